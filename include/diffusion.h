@@ -1,0 +1,19 @@
+/** @file diffusion.h
+ *  libdiffusion: simulate, train and sample diffusion models. This header includes the whole stable API. */
+#ifndef DIFFUSION_H
+#define DIFFUSION_H
+
+#include "diffusion/context.h"
+#include "diffusion/error.h"
+#include "diffusion/io.h"
+#include "diffusion/net.h"
+#include "diffusion/rng.h"
+#include "diffusion/sampler.h"
+#include "diffusion/scheduler.h"
+#include "diffusion/tensor.h"
+#include "diffusion/trainer.h"
+#include "diffusion/types.h"
+#include "diffusion/unet.h"
+#include "diffusion/version.h"
+
+#endif

@@ -1,0 +1,256 @@
+/** @file scheduler.h
+ *  dm_scheduler: the noise schedule of a discrete diffusion process, the forward process q(x_t | x_0),
+ *  prediction types, the timesteps of a sampling run, and one reverse step. Coefficients are doubles. */
+#ifndef DIFFUSION_SCHEDULER_H
+#define DIFFUSION_SCHEDULER_H
+
+#include "diffusion/types.h"
+
+DM_BEGIN_DECLS
+
+/** Formula of the betas; dm_scheduler_create() spells them out. */
+typedef int32_t dm_beta_schedule;
+#define DM_BETA_SCHEDULE_LECTURE_COSINE 1 /**< Nichol and Dhariwal 2021, clipped to [beta_min, beta_max] */
+#define DM_BETA_SCHEDULE_LINEAR         2 /**< Ho et al. 2020 */
+#define DM_BETA_SCHEDULE_SCALED_LINEAR  3 /**< linear in sqrt(beta), as latent diffusion has it */
+#define DM_BETA_SCHEDULE_SQUARED_COSINE 4 /**< Nichol and Dhariwal 2021, capped at 0.999 */
+#define DM_BETA_SCHEDULE_SIGMOID        5 /**< a sigmoid from beta_start to beta_end */
+#define DM_BETA_SCHEDULE_CUSTOM         6 /**< the caller's betas */
+
+/** What the network's output means. */
+typedef int32_t dm_prediction_type;
+#define DM_PREDICTION_EPSILON 1 /**< the noise eps */
+#define DM_PREDICTION_X0      2 /**< the clean sample */
+#define DM_PREDICTION_V       3 /**< v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0: Salimans, Ho 2022 */
+
+/** Which timesteps a run of N steps visits (Lin et al. 2023, table 2). */
+typedef int32_t dm_timestep_spacing;
+#define DM_SPACING_LEADING  1
+#define DM_SPACING_TRAILING 2
+#define DM_SPACING_LINSPACE 3
+
+/** Variance of the ancestral step. */
+typedef int32_t dm_variance_type;
+#define DM_VARIANCE_FIXED_SMALL 1 /**< beta_tilde_t, Ho et al. 2020 eq. 7 */
+#define DM_VARIANCE_FIXED_LARGE 2 /**< beta_t */
+
+/** Algorithm of the reverse step. */
+typedef int32_t dm_sampler_type;
+#define DM_SAMPLER_DDPM    1 /**< ancestral sampling, Ho et al. 2020 eq. 6-7 */
+#define DM_SAMPLER_DDIM    2 /**< Song, Meng and Ermon 2021 eq. 12 */
+#define DM_SAMPLER_LECTURE 3 /**< the lecture's reverse_diffusion_step: x0 estimate clamped to [-1, 1] */
+
+/** Options of dm_scheduler_create(). Fill with dm_scheduler_options_init(). */
+typedef struct dm_scheduler_options {
+    uint32_t struct_size;                 /**< sizeof(dm_scheduler_options) */
+    int32_t num_train_timesteps;          /**< T, 1..1000000; default 1000 */
+    dm_beta_schedule beta_schedule;       /**< default DM_BETA_SCHEDULE_LECTURE_COSINE */
+    dm_prediction_type prediction_type;   /**< default DM_PREDICTION_EPSILON */
+    double beta_start;                    /**< first beta of linear, scaled linear, sigmoid; default 1e-4 */
+    double beta_end;                      /**< last beta of these; default 0.02 */
+    double cosine_s;                      /**< s of the lecture's cosine, >= 0; default 0.008 */
+    double beta_min;                      /**< lower clip of the lecture's cosine; default 1e-5 */
+    double beta_max;                      /**< upper clip of the lecture's cosine; default 0.02 */
+    const double *betas;                  /**< [T] betas in (0, 1) of DM_BETA_SCHEDULE_CUSTOM, else NULL */
+    dm_timestep_spacing timestep_spacing; /**< default DM_SPACING_LEADING */
+    int32_t steps_offset;                 /**< 0..T-1, added to leading timesteps; default 0 */
+    dm_sampler_type sampler;              /**< default DM_SAMPLER_DDPM */
+    dm_variance_type variance_type;       /**< of DDPM; default DM_VARIANCE_FIXED_SMALL */
+    double eta;                       /**< of DDIM, 0..1: 0 deterministic, 1 as noisy as DDPM; default 0 */
+    int32_t clip_sample;              /**< 1: clamp the predicted x0 to +-clip_sample_range; default 1 */
+    int32_t set_alpha_to_one;         /**< of DDIM, the last alpha_bar: 1, or 0: alpha_bar[0]; default 1 */
+    double clip_sample_range;         /**< > 0; default 1 */
+    int32_t use_clipped_model_output; /**< of DDIM, 1: recompute eps from the clipped x0; default 0 */
+    int32_t rescale_betas_zero_snr;   /**< 1: shift the schedule to alpha_bar[T-1] = 0; default 0 */
+} dm_scheduler_options;
+
+/** Fills `options` with the defaults.
+ *  @param options [out] struct to fill, not NULL
+ *  @param struct_size sizeof(dm_scheduler_options) as the caller was compiled
+ *  Errors: none (a NULL or too small struct is left alone). Threads: any. Cost: O(1). Since: 0.1 */
+DM_API void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t struct_size);
+
+/** Creates a scheduler: betas by the formula of the options, alpha_bar[t] = (1 - beta[0]) ... (1 - beta[t]),
+ *  and the timesteps T-1, ..., 1, 0 until dm_scheduler_set_timesteps() chooses fewer.
+ *
+ *  The formulas, k = 0..T-1 (u = k / (T - 1), 0 for T = 1):
+ *  - lecture cosine: f(k) = cos^2((k/T + s) / (1 + s) * pi/2), beta = 1 - f(k+1) / f(k) clipped to [beta_min,
+ *    beta_max] (Nichol and Dhariwal 2021, eq. 17)
+ *  - linear: beta_start + u (beta_end - beta_start) (Ho et al. 2020, section 4)
+ *  - scaled linear: (sqrt(beta_start) + u (sqrt(beta_end) - sqrt(beta_start)))^2 (Rombach et al. 2022)
+ *  - squared cosine: the lecture's cosine with s = 0.008 and beta <= 0.999 alone
+ *  - sigmoid: beta_start + sigmoid(12 u - 6) (beta_end - beta_start)
+ *  rescale_betas_zero_snr then shifts sqrt(alpha_bar) to end at 0 (Lin et al. 2023, algorithm 1; needs T >=
+ *  2). There alpha_bar[T-1] is exactly 0: x_{T-1} is pure noise, so that epsilon determines no x0, and the
+ *  functions that would have to divide by it return UNSUPPORTED.
+ *  @param context allocator and threads, NULL: default
+ *  @param options NULL for the defaults; `betas` is copied
+ *  @param out [out] the scheduler, owned by the caller, *out = NULL on failure; free with
+ *        dm_scheduler_destroy()
+ *  Errors: INVALID_ARGUMENT (an option out of its range or not finite, betas without the custom schedule,
+ *  betas whose alpha_bar underflows to 0 or stays 1), VERSION (newer struct with unknown fields in use),
+ *  OUT_OF_MEMORY. Threads: any. Cost: O(T), 20 bytes a timestep. Since: 0.1 */
+DM_API dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *options,
+                                     dm_scheduler **out);
+
+/** Destroys a scheduler. @param scheduler may be NULL. Ownership: takes it. Errors: none. Threads:
+ *  exclusive. Cost: O(1). Since: 0.1 */
+DM_API void dm_scheduler_destroy(dm_scheduler *scheduler);
+
+/** Number T of training timesteps. @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_scheduler_num_train_timesteps(const dm_scheduler *scheduler);
+/** What the network's output means. @return DM_PREDICTION_*, 0 for NULL. Errors: none. Threads: any. Cost:
+ *  O(1). Since: 0.1 */
+DM_API dm_prediction_type dm_scheduler_prediction_type(const dm_scheduler *scheduler);
+
+/** Copies the betas, after clipping and rescaling.
+ *  @param scheduler not NULL
+ *  @param out [out] f64 [T], any layout
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE. Threads: any. Cost: O(T). Since: 0.1 */
+DM_API dm_status dm_scheduler_betas(const dm_scheduler *scheduler, dm_tensor *out);
+/** Copies alpha_bar, the cumulative products of 1 - beta (Ho et al. 2020, above eq. 4).
+ *  @param scheduler not NULL
+ *  @param out [out] f64 [T], any layout
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE. Threads: any. Cost: O(T). Since: 0.1 */
+DM_API dm_status dm_scheduler_alpha_bars(const dm_scheduler *scheduler, dm_tensor *out);
+
+/** The forward process q(x_t | x_0) at once: x_t = sqrt(alpha_bar[t]) x0 + sqrt(1 - alpha_bar[t]) noise (Ho
+ *  et al. 2020, eq. 4), with a timestep for every sample.
+ *  @param scheduler not NULL
+ *  @param x0 f32 [B,...], contiguous: clean samples, usually in [-1,1]
+ *  @param noise f32 like x0: standard normal numbers
+ *  @param t i32 or i64 [B], or [1] for all, any layout: 0..T-1
+ *  @param out [out] f32 like x0; may be x0 or noise, must not overlap them otherwise
+ *  Errors: INVALID_ARGUMENT (NULL, or "t[2]: expected 0..999, got 1000"), DTYPE, SHAPE (also: not
+ *  contiguous); `out` is as it was then. Threads: any; bit-identical for any number of threads. Cost:
+ *  O(n), allocates nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_add_noise(const dm_scheduler *scheduler, const dm_tensor *x0,
+                                        const dm_tensor *noise, const dm_tensor *t, dm_tensor *out);
+
+/** What the network should predict for x_t of dm_scheduler_add_noise(), by the scheduler's prediction type:
+ *  noise, x0, or v = sqrt(alpha_bar[t]) noise - sqrt(1 - alpha_bar[t]) x0 (Salimans and Ho 2022, section 4).
+ *  @param scheduler not NULL
+ *  @param x0,noise,t as in dm_scheduler_add_noise()
+ *  @param out [out] f32 like x0; may be x0 or noise, must not overlap them otherwise
+ *  Errors: as dm_scheduler_add_noise(). Threads: any. Cost: O(n), allocates nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_target(const dm_scheduler *scheduler, const dm_tensor *x0,
+                                     const dm_tensor *noise, const dm_tensor *t, dm_tensor *out);
+
+/** Converts a prediction of one type at (x_t, t) into another type. With a = sqrt(alpha_bar[t]) and s =
+ *  sqrt(1 - alpha_bar[t]): x_t = a x0 + s eps and v = a eps - s x0 (Salimans and Ho 2022, appendix D).
+ *  Near t = T-1 the step from eps to x0 or v divides by a small a and loses as many digits as 1/a has.
+ *  @param scheduler not NULL
+ *  @param from type of `prediction`
+ *  @param to type of `out`; from = to copies
+ *  @param x_t f32 [B,...], contiguous
+ *  @param t i32 or i64 [B], or [1] for all, any layout: 0..T-1
+ *  @param prediction f32 like x_t
+ *  @param out [out] f32 like x_t; may be x_t or prediction, must not overlap them otherwise
+ *  Errors: INVALID_ARGUMENT (NULL, types, t out of range), DTYPE, SHAPE (also: not contiguous),
+ *  UNSUPPORTED (from epsilon to another type where alpha_bar[t] is 0); `out` is as it was then. Threads:
+ *  any. Cost: O(n), allocates nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_convert(const dm_scheduler *scheduler, dm_prediction_type from,
+                                      dm_prediction_type to, const dm_tensor *x_t, const dm_tensor *t,
+                                      const dm_tensor *prediction, dm_tensor *out);
+
+/** Chooses the timesteps of a run of N steps, in order of use (descending), by the spacing of the options
+ *  (Lin et al. 2023, table 2), rounded half to even as in the diffusers package:
+ *  - leading: (N-1) r, ..., r, 0 plus steps_offset, r = floor(T/N)
+ *  - trailing: round(T - k T/N) - 1 for k = 0..N-1
+ *  - linspace: N evenly spaced ones from T-1 to 0 (0 alone for N = 1)
+ *  @param scheduler not NULL
+ *  @param num_inference_steps N, 1..T
+ *  Errors: INVALID_ARGUMENT (N out of range, or steps_offset moves the first timestep beyond T-1),
+ *  OUT_OF_MEMORY; the timesteps are as they were then. Threads: exclusive. Cost: O(N), one allocation.
+ *  Since: 0.1 */
+DM_API dm_status dm_scheduler_set_timesteps(dm_scheduler *scheduler, int32_t num_inference_steps);
+
+/** Chooses the caller's own timesteps.
+ *  @param scheduler not NULL
+ *  @param timesteps i32 or i64 [N], 1 <= N <= T, any layout, strictly descending within 0..T-1; copied
+ *  Errors: INVALID_ARGUMENT ("timesteps[3]: ..."), DTYPE, SHAPE, OUT_OF_MEMORY; the timesteps are as they
+ *  were then. Threads: exclusive. Cost: O(N), one allocation. Since: 0.1 */
+DM_API dm_status dm_scheduler_set_custom_timesteps(dm_scheduler *scheduler, const dm_tensor *timesteps);
+
+/** Number of steps of the run. @return at least 1, 0 for NULL. Errors: none. Threads: any. Cost: O(1).
+ *  Since: 0.1 */
+DM_API int32_t dm_scheduler_num_timesteps(const dm_scheduler *scheduler);
+/** Timestep of step `index` of the run: what the network sees. @return 0..T-1, -1 when there is no such step.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t index);
+/** Whether step `index` of the run adds noise: its standard deviation is not 0.
+ *  @return 1 or 0; 0 when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index);
+
+/** One reverse step, from timestep t = dm_scheduler_timestep(index) to the next one, of a loop that the
+ *  caller owns.
+ *
+ *  x0 is computed from the model's output by the prediction type and, with clip_sample, clamped to
+ *  +-clip_sample_range. A = alpha_bar at t, B = alpha_bar at the timestep stepped to, alpha = A / B, beta =
+ *  1 - alpha, z = noise:
+ *  - DDPM (Ho et al. 2020, eq. 6-7 and algorithm 2): sqrt(B) beta / (1 - A) x0 + sqrt(alpha) (1 - B) / (1 -
+ *    A) x_t + sigma z, sigma^2 = (1 - B) / (1 - A) beta (fixed small) or beta (fixed large), 0 at t = 0.
+ *    Steps to the next timestep of the run, B = 1 after the last.
+ *  - DDIM (Song et al. 2021, eq. 12 and 16): sqrt(B) x0 + sqrt(1 - B - sigma^2) eps + sigma z, sigma = eta
+ *    sqrt((1 - B) / (1 - A)) sqrt(1 - A / B). eps follows from the model's output, or with
+ *    use_clipped_model_output from the clamped x0. Steps to t - floor(T/N), or to the next of custom
+ *    timesteps; below 0 B is 1, or alpha_bar[0] without set_alpha_to_one.
+ *  - lecture: x0 clamped to [-1,1] is the result; the clip options are not used and no noise is drawn.
+ *
+ *  @param scheduler not NULL
+ *  @param index step of the run, 0..dm_scheduler_num_timesteps()-1
+ *  @param model_output f32, any shape, contiguous: the network's prediction at (sample, t)
+ *  @param sample f32 like model_output: x_t
+ *  @param noise f32 like model_output: standard normal numbers; may be NULL unless
+ *        dm_scheduler_step_needs_noise(), and is not used then
+ *  @param prev_sample [out] f32 like model_output: the new sample; may be any of the inputs, must not overlap
+ *        them otherwise
+ *  @param x0_pred [out] f32 like model_output, or NULL: x0 as above, in memory of its own
+ *  Errors: INVALID_ARGUMENT (NULL, index, x0_pred is prev_sample), DTYPE, SHAPE (also: not contiguous),
+ *  UNSUPPORTED (epsilon prediction where alpha_bar[t] is 0); nothing is written then. Threads: any;
+ *  bit-identical for any number of threads. Cost: O(n), one pass, allocates nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index,
+                                   const dm_tensor *model_output, const dm_tensor *sample,
+                                   const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
+
+/** Name of a beta schedule: "lecture_cosine", "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid" or
+ *  "custom".
+ *  @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_beta_schedule_name(dm_beta_schedule value);
+/** A beta schedule by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_beta_schedule dm_beta_schedule_from_name(const char *name);
+/** Name of a prediction type: "epsilon", "sample" (x0) or "v_prediction".
+ *  @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_prediction_type_name(dm_prediction_type value);
+/** A prediction type by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_prediction_type dm_prediction_type_from_name(const char *name);
+/** Name of a timestep spacing: "leading", "trailing" or "linspace".
+ *  @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_timestep_spacing_name(dm_timestep_spacing value);
+/** A timestep spacing by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_timestep_spacing dm_timestep_spacing_from_name(const char *name);
+/** Name of a variance type: "fixed_small" or "fixed_large".
+ *  @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_variance_type_name(dm_variance_type value);
+/** A variance type by its name; "fixed_small_log" is fixed small too, the same number. @return the
+ *  constant, 0 when there is none of that name or it is NULL. Errors: none. Threads: any. Cost: O(1).
+ *  Since: 0.1 */
+DM_API dm_variance_type dm_variance_type_from_name(const char *name);
+/** Name of a sampling algorithm: "ddpm", "ddim" or "lecture".
+ *  @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_sampler_type_name(dm_sampler_type value);
+/** A sampling algorithm by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_sampler_type dm_sampler_from_name(const char *name);
+
+DM_END_DECLS
+
+#endif

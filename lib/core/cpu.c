@@ -1,0 +1,70 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/context_impl.h"
+
+static int detect_isa(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return DMI_ISA_BASE;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        return DMI_ISA_AVX512;
+    }
+    return DMI_ISA_AVX2;
+#else
+    return DMI_ISA_BASE;
+#endif
+}
+
+static int isa_cap(void) {
+    const char *name = getenv("DM_ISA");
+    if (name == NULL) return DMI_ISA_AVX512;
+    if (strcmp(name, "base") == 0 || strcmp(name, "sse2") == 0) return DMI_ISA_BASE;
+    if (strcmp(name, "avx2") == 0) return DMI_ISA_AVX2;
+    return DMI_ISA_AVX512;
+}
+
+int dmi_cpu_isa(void) {
+    static _Atomic int cached = -1;
+    int isa = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (isa < 0) {
+        const int cap = isa_cap();
+        isa = detect_isa();
+        if (isa > cap) isa = cap;
+        /* Two threads may race through the detection; the first result is the one that stays. */
+        int unset = -1;
+        if (!atomic_compare_exchange_strong(&cached, &unset, isa)) isa = unset;
+    }
+    return isa;
+}
+
+const char *dmi_cpu_isa_name(int isa) {
+    switch (isa) {
+    case DMI_ISA_BASE:
+        return DMI_ISA_BASE_NAME;
+    case DMI_ISA_AVX2:
+        return "avx2";
+    case DMI_ISA_AVX512:
+        return "avx512";
+    default:
+        return "unknown";
+    }
+}
+
+int32_t dmi_cpu_count(void) {
+    long count = 0;
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
+#endif
+    if (count < 1) count = sysconf(_SC_NPROCESSORS_ONLN);
+    if (count < 1) count = 1;
+    return count > DMI_MAX_THREADS ? DMI_MAX_THREADS : (int32_t)count;
+}

@@ -1,0 +1,32 @@
+/* Pure functions behind dm_rng: a value depends on (seed, stream, word index) alone. */
+#ifndef DMI_RANDOM_H
+#define DMI_RANDOM_H
+
+#include "diffusion/rng.h"
+#include "tensor/tensor.h"
+
+struct dm_rng {
+    dm_context *context;
+    dm_rng_state state;
+};
+
+/* out[i] = i-th standard normal of the stream, counted from word `index` (a multiple of 4), i = 0..count-1.
+ * Serial; bitwise the same for every instruction set and for any split of the range at multiples of 4. */
+void dmi_normal_fill(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out);
+/* The Philox4x32-10 block of this counter and key; out may be counter. */
+void dmi_philox_block(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+/* Words [word][lane] of DMI_PHILOX_LANES consecutive blocks: out[w][i] = word w of block first_block + i. */
+#define DMI_PHILOX_LANES 32
+void dmi_philox_lanes(uint64_t seed, uint64_t stream, uint64_t first_block,
+                      uint32_t out[4][DMI_PHILOX_LANES]);
+/* out[i] = word index + i of the stream, i = 0..count-1; any index. */
+void dmi_philox_words(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, uint32_t *out);
+/* out[i] = low + (high - low) * u_i with u_i in [0,1) from word index + i. */
+void dmi_uniform_fill(uint64_t seed, uint64_t stream, uint64_t index, double low, double high, int64_t count,
+                      double *out);
+/* One 32-bit word of the stream. */
+uint32_t dmi_philox_word(uint64_t seed, uint64_t stream, uint64_t index);
+/* Integer in [0, range), 0 < range <= 2^32, from two words at `index`. */
+int64_t dmi_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t range);
+
+#endif
