@@ -1,0 +1,109 @@
+#undef _GNU_SOURCE /* the strerror_r of POSIX, not that of GNU */
+#define _POSIX_C_SOURCE 200809L
+#include "io/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+dm_status dmi_io_fail(const char *path, const char *what, int error_number) {
+    char reason[128];
+    if (strerror_r(error_number, reason, sizeof reason) != 0) strcpy(reason, "unknown error");
+    return dmi_fail(DM_ERROR_IO, "%s: %s: %s", path, what, reason);
+}
+
+dm_status dmi_check_path(const char *path) {
+    if (path == NULL || path[0] == '\0')
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "path: expected a file name, got %s",
+                        path == NULL ? "NULL" : "an empty string");
+    return DM_OK;
+}
+
+static dm_status open_to_read(const char *path, int *fd, struct stat *info) {
+    dm_status status = dmi_check_path(path);
+    if (status != DM_OK) return status;
+    do *fd = open(path, O_RDONLY | O_CLOEXEC);
+    while (*fd < 0 && errno == EINTR);
+    if (*fd < 0) return dmi_io_fail(path, "cannot open", errno);
+    int problem = fstat(*fd, info) != 0 ? errno : S_ISDIR(info->st_mode) ? EISDIR : 0;
+    if (problem == 0) return DM_OK;
+    close(*fd);
+    return dmi_io_fail(path, "cannot read", problem);
+}
+
+/* Reads up to `capacity` bytes; fewer only at the end of the file. */
+static dm_status read_fully(int fd, const char *path, uint8_t *data, size_t capacity, size_t *got) {
+    *got = 0;
+    while (*got < capacity) {
+        ssize_t n = read(fd, data + *got, capacity - *got);
+        if (n == 0) break;
+        if (n > 0) *got += (size_t)n;
+        if (n < 0 && errno != EINTR) return dmi_io_fail(path, "cannot read", errno);
+    }
+    return DM_OK;
+}
+
+dm_status dmi_file_read(dm_context *context, const char *path, uint8_t **out, size_t *size) {
+    struct stat info;
+    int fd;
+    uint8_t *data = NULL;
+    size_t used = 0;
+    *out = NULL;
+    *size = 0;
+    dm_status status = open_to_read(path, &fd, &info);
+    if (status != DM_OK) return status;
+
+    /* One byte more than the file claims to have shows that it has ended; pipes claim 0 and grow. */
+    size_t capacity = info.st_size > 0 ? (size_t)info.st_size + 1 : 4096;
+    for (;;) {
+        uint8_t *larger = dmi_alloc(context, capacity);
+        size_t got = 0;
+        if (larger == NULL) {
+            status = DM_ERROR_OUT_OF_MEMORY;
+            goto done;
+        }
+        if (used > 0) memcpy(larger, data, used);
+        dmi_free(context, data);
+        data = larger;
+        DM_TRY(read_fully(fd, path, data + used, capacity - used, &got));
+        used += got;
+        if (used < capacity) break;
+        capacity *= 2;
+    }
+    *out = data;
+    *size = used;
+    data = NULL;
+done:
+    dmi_free(context, data);
+    close(fd);
+    return status;
+}
+
+dm_status dmi_file_map(const char *path, const uint8_t **out, size_t *size) {
+    struct stat info;
+    int fd;
+    *out = NULL;
+    *size = 0;
+    dm_status status = open_to_read(path, &fd, &info);
+    if (status != DM_OK) return status;
+    if (!S_ISREG(info.st_mode)) {
+        status = dmi_fail(DM_ERROR_IO, "%s: cannot map: not a regular file", path);
+    } else if (info.st_size > 0) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            status = dmi_io_fail(path, "cannot map", errno);
+        } else {
+            *out = data;
+            *size = (size_t)info.st_size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void dmi_file_unmap(const uint8_t *data, size_t size) {
+    if (data != NULL) munmap((void *)(uintptr_t)data, size);
+}

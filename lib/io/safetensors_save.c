@@ -1,0 +1,186 @@
+/* Writing safetensors: the layout is drawn in safetensors.c. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/atomic_file.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "tensor/tensor.h"
+
+static const char *type_name(dm_dtype dtype) {
+    switch (dtype) {
+    case DM_DTYPE_F32:
+        return "F32";
+    case DM_DTYPE_F64:
+        return "F64";
+    case DM_DTYPE_I32:
+        return "I32";
+    case DM_DTYPE_I64:
+        return "I64";
+    default:
+        return "U8";
+    }
+}
+
+static int compare_strings(const void *left, const void *right) {
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+/* `texts` (called `argument` in messages) are UTF-8 and, when `unique`, different from each other. */
+static dm_status check_texts(dm_context *context, const char *argument, const char *const *texts,
+                             int32_t count, int unique) {
+    dm_status status = DM_OK;
+    const char **sorted = NULL;
+    if (count == 0) return DM_OK;
+    if (texts == NULL)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected %d texts, got NULL", argument, count);
+    for (int32_t i = 0; i < count; i++)
+        if (texts[i] == NULL || !dmi_utf8_valid(texts[i], strlen(texts[i])))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s[%d]: expected UTF-8 text, got %s", argument, i,
+                            texts[i] == NULL ? "NULL" : "other bytes");
+    if (!unique) return DM_OK;
+    sorted = dmi_alloc_array(context, (size_t)count, sizeof *sorted);
+    if (sorted == NULL) return DM_ERROR_OUT_OF_MEMORY;
+    memcpy(sorted, texts, (size_t)count * sizeof *sorted);
+    qsort(sorted, (size_t)count, sizeof *sorted, compare_strings);
+    for (int32_t i = 1; i < count && status == DM_OK; i++)
+        if (strcmp(sorted[i - 1], sorted[i]) == 0)
+            status = dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected different texts, got \"%.100s\" twice",
+                              argument, sorted[i]);
+    dmi_free(context, sorted);
+    return status;
+}
+
+static dm_status check_tensors(int32_t count, const char *const *names, const dm_tensor *const *tensors) {
+    if (count > 0 && tensors == NULL)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "tensors: expected %d tensors, got NULL", count);
+    for (int32_t i = 0; i < count; i++) {
+        if (tensors[i] == NULL)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "tensors[%d]: expected a tensor, got NULL", i);
+        if (strcmp(names[i], "__metadata__") == 0)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "names[%d]: \"__metadata__\" is reserved", i);
+    }
+    return DM_OK;
+}
+
+static void put_metadata(dmi_text *header, int32_t count, const char *const *keys,
+                         const char *const *values) {
+    dmi_text_puts(header, "\"__metadata__\":{");
+    for (int32_t i = 0; i < count; i++) {
+        if (i > 0) dmi_text_puts(header, ",");
+        dmi_text_put_json_string(header, keys[i]);
+        dmi_text_puts(header, ":");
+        dmi_text_put_json_string(header, values[i]);
+    }
+    dmi_text_puts(header, "}");
+}
+
+static void put_tensor(dmi_text *header, const char *name, const dm_tensor *tensor, int64_t begin,
+                       int64_t end) {
+    dmi_text_put_json_string(header, name);
+    dmi_text_puts(header, ":{\"dtype\":\"");
+    dmi_text_puts(header, type_name(tensor->dtype));
+    dmi_text_puts(header, "\",\"shape\":[");
+    for (int32_t d = 0; d < tensor->rank; d++) {
+        if (d > 0) dmi_text_puts(header, ",");
+        dmi_text_put_int(header, tensor->shape[d]);
+    }
+    dmi_text_puts(header, "],\"data_offsets\":[");
+    dmi_text_put_int(header, begin);
+    dmi_text_puts(header, ",");
+    dmi_text_put_int(header, end);
+    dmi_text_puts(header, "]}");
+}
+
+static int64_t tensor_bytes(const dm_tensor *tensor) {
+    return dm_tensor_numel(tensor) * dm_dtype_size(tensor->dtype);
+}
+
+/* Positions of the tensors in the file: larger elements first, otherwise as given. */
+static void order_tensors(int32_t count, const dm_tensor *const *tensors, int32_t *order) {
+    int32_t placed = 0;
+    for (int64_t size = 8; size >= 1; size /= 2)
+        for (int32_t i = 0; i < count; i++)
+            if (dm_dtype_size(tensors[i]->dtype) == size) order[placed++] = i;
+}
+
+static dm_status write_tensor(dm_context *context, dmi_atomic_file *file, const dm_tensor *tensor) {
+    dm_status status;
+    int64_t bytes = tensor_bytes(tensor);
+    if (bytes == 0) return DM_OK;
+    if (dm_tensor_is_contiguous(tensor)) return dmi_atomic_write(file, tensor->data, (size_t)bytes);
+    dm_tensor dense;
+    void *data = dmi_alloc(context, (size_t)bytes);
+    if (data == NULL) return DM_ERROR_OUT_OF_MEMORY;
+    dmi_tensor_view(&dense, data, tensor->dtype, tensor->rank, tensor->shape);
+    DM_TRY(dm_tensor_copy(tensor, &dense));
+    DM_TRY(dmi_atomic_write(file, data, (size_t)bytes));
+done:
+    dmi_free(context, data);
+    return status;
+}
+
+/* The header with its length in front, padded so that the data begins aligned. */
+static dm_status build_header(dmi_text *header, int32_t count, const char *const *names,
+                              const dm_tensor *const *tensors, const int32_t *order, int32_t metadata_count,
+                              const char *const *keys, const char *const *values) {
+    uint64_t length = 0;
+    int64_t position = 0;
+    dmi_text_append(header, (const char *)&length, sizeof length);
+    dmi_text_puts(header, "{");
+    if (metadata_count > 0) put_metadata(header, metadata_count, keys, values);
+    for (int32_t i = 0; i < count; i++) {
+        int32_t k = order[i];
+        int64_t end;
+        if (__builtin_add_overflow(position, tensor_bytes(tensors[k]), &end))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "tensors: expected less than 2^63 bytes");
+        if (i > 0 || metadata_count > 0) dmi_text_puts(header, ",");
+        put_tensor(header, names[k], tensors[k], position, end);
+        position = end;
+    }
+    dmi_text_puts(header, "}");
+    while (header->status == DM_OK && header->size % DMI_SAFETENSORS_ALIGNMENT != 0)
+        dmi_text_puts(header, " ");
+    if (header->status != DM_OK) return header->status;
+    length = header->size - sizeof length;
+    if (length > DMI_SAFETENSORS_HEADER_MAX)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "names, keys and values: expected a header of at most %d bytes, got %llu",
+                        DMI_SAFETENSORS_HEADER_MAX, (unsigned long long)length);
+    memcpy(header->data, &length, sizeof length);
+    return DM_OK;
+}
+
+dm_status dm_safetensors_save(dm_context *context, const char *path, int32_t count, const char *const *names,
+                              const dm_tensor *const *tensors, int32_t metadata_count,
+                              const char *const *keys, const char *const *values) {
+    dm_status status;
+    dmi_text header = {0};
+    dmi_atomic_file file = DMI_ATOMIC_CLOSED;
+    int32_t *order = NULL;
+    if (count < 0 || metadata_count < 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "count, metadata_count: expected >= 0, got %d, %d", count,
+                        metadata_count);
+    context = dmi_context(context);
+    header.context = context;
+    DM_TRY(check_texts(context, "names", names, count, 1));
+    DM_TRY(check_texts(context, "keys", keys, metadata_count, 1));
+    DM_TRY(check_texts(context, "values", values, metadata_count, 0));
+    DM_TRY(check_tensors(count, names, tensors));
+    order = dmi_alloc_array(context, (size_t)count, sizeof *order);
+    if (order == NULL) {
+        status = DM_ERROR_OUT_OF_MEMORY;
+        goto done;
+    }
+    order_tensors(count, tensors, order);
+    DM_TRY(build_header(&header, count, names, tensors, order, metadata_count, keys, values));
+    DM_TRY(dmi_atomic_open(&file, context, path));
+    DM_TRY(dmi_atomic_write(&file, header.data, header.size));
+    for (int32_t i = 0; i < count; i++) DM_TRY(write_tensor(context, &file, tensors[order[i]]));
+    DM_TRY(dmi_atomic_commit(&file));
+done:
+    dmi_atomic_abort(&file);
+    dmi_free(context, header.data);
+    dmi_free(context, order);
+    return status;
+}
