@@ -1,0 +1,237 @@
+#include "graph/builder.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/activation.h"
+#include "random/random.h"
+
+dm_status dmi_builder_start(dm_context *context, dmi_builder *builder) {
+    context = dmi_context(context);
+    builder->status = DM_OK;
+    builder->net = dmi_calloc(context, sizeof *builder->net);
+    if (!builder->net) return builder->status = dm_last_status();
+    dm_net *net = builder->net;
+    net->context = context;
+    net->input_node = net->time_node = net->label_node = net->output_node = -1;
+    net->size_multiple = 1;
+    atomic_init(&net->version, 1);
+    return DM_OK;
+}
+
+/* Doubles an array of `count` entries when it is full. */
+static dm_status grow(dmi_builder *builder, void **array, int32_t count, int32_t *capacity, size_t size) {
+    if (count < *capacity) return DM_OK;
+    int32_t wanted = *capacity ? 2 * *capacity : 32;
+    void *bigger = dmi_alloc_array(builder->net->context, (size_t)wanted, size);
+    if (!bigger) return builder->status = dm_last_status();
+    if (count) memcpy(bigger, *array, (size_t)count * size);
+    dmi_free(builder->net->context, *array);
+    *array = bigger;
+    *capacity = wanted;
+    return DM_OK;
+}
+
+dmi_value dmi_build_node(dmi_builder *builder, int32_t op, dmi_value in0, dmi_value in1, dmi_value in2,
+                         int32_t param0, int32_t param1, const dmi_attr *attr) {
+    dm_net *net = builder->net;
+    if (builder->status) return DMI_NO_VALUE;
+    if (grow(builder, (void **)&net->nodes, net->num_nodes, &net->node_capacity, sizeof *net->nodes))
+        return DMI_NO_VALUE;
+    dmi_node *node = &net->nodes[net->num_nodes];
+    *node = (dmi_node){.op = op, .inputs = {in0, in1, in2}, .params = {param0, param1}};
+    if (attr) node->attr = *attr;
+    return net->num_nodes++;
+}
+
+int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                        const int64_t *shape, dmi_init init, int64_t fan_in) {
+    dm_net *net = builder->net;
+    char name[192];
+    if (builder->status) return -1;
+    if (grow(builder, (void **)&net->params, net->num_params, &net->param_capacity, sizeof *net->params))
+        return -1;
+    snprintf(name, sizeof name, "%s%s%s", prefix, suffix ? "." : "", suffix ? suffix : "");
+    dmi_param *param = &net->params[net->num_params];
+    *param = (dmi_param){.numel = 1, .fan_in = fan_in, .init = init, .offset = net->flat_size};
+    for (int32_t i = 0; i < rank; i++) param->numel *= shape[i];
+    dmi_tensor_view(&param->view, NULL, DM_DTYPE_F32, rank, shape);
+    param->name = dmi_strdup(net->context, name);
+    if (!param->name) {
+        builder->status = dm_last_status();
+        return -1;
+    }
+    net->flat_size += (param->numel + DMI_PARAM_ALIGN - 1) / DMI_PARAM_ALIGN * DMI_PARAM_ALIGN;
+    net->num_weights += param->numel;
+    return net->num_params++;
+}
+
+/* First values as PyTorch's modules draw them: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases. */
+static void init_param(dm_net *net, int32_t index, uint64_t seed) {
+    dmi_param *param = &net->params[index];
+    float *w = net->weights + param->offset;
+    const uint64_t stream = (uint64_t)index;
+    switch (param->init) {
+    case DMI_INIT_UNIFORM_FAN_IN: {
+        const double bound = param->fan_in > 0 ? 1.0 / sqrt((double)param->fan_in) : 0.0;
+        for (int64_t i = 0; i < param->numel; i++) {
+            const double u = (dmi_philox_word(seed, stream, (uint64_t)i) >> 8) * 0x1p-24;
+            w[i] = (float)(bound * (2.0 * u - 1.0));
+        }
+        break;
+    }
+    case DMI_INIT_NORMAL:
+        dmi_normal_fill(seed, stream, 0, param->numel, w);
+        break;
+    case DMI_INIT_ONES:
+        for (int64_t i = 0; i < param->numel; i++) w[i] = 1.0f;
+        break;
+    case DMI_INIT_ZEROS:
+        break; /* the buffer starts as zeros */
+    }
+}
+
+dm_status dmi_builder_finish(dmi_builder *builder, dmi_value output, uint64_t seed, dm_net **out) {
+    dm_net *net = builder->net;
+    *out = NULL;
+    if (!builder->status) {
+        net->output_node = output;
+        net->weights = dmi_calloc(net->context, (size_t)net->flat_size * sizeof *net->weights);
+        if (!net->weights) builder->status = dm_last_status();
+    }
+    if (builder->status) {
+        dm_net_destroy(net);
+        builder->net = NULL;
+        return builder->status;
+    }
+    for (int32_t i = 0; i < net->num_params; i++) {
+        net->params[i].view.data = net->weights + net->params[i].offset;
+        net->params[i].view.context = net->context;
+        init_param(net, i, seed);
+    }
+    builder->net = NULL;
+    *out = net;
+    return DM_OK;
+}
+
+void dmi_builder_describe(dmi_builder *builder, const char *text) {
+    if (builder->status) return;
+    builder->net->architecture = dmi_strdup(builder->net->context, text);
+    if (!builder->net->architecture) builder->status = dm_last_status();
+}
+
+dmi_value dmi_build_input(dmi_builder *builder, int32_t channels, int is_image) {
+    dmi_value v = dmi_build_node(builder, DMI_OP_INPUT, -1, -1, -1, -1, -1, &(dmi_attr){.out_c = channels});
+    if (builder->net) {
+        builder->net->input_node = v;
+        builder->net->in_channels = channels;
+        builder->net->is_image = is_image;
+    }
+    return v;
+}
+
+dmi_value dmi_build_time_input(dmi_builder *builder) {
+    dmi_value v = dmi_build_node(builder, DMI_OP_INPUT, -1, -1, -1, -1, -1, &(dmi_attr){.out_c = 1});
+    if (builder->net) builder->net->time_node = v;
+    return v;
+}
+
+dmi_value dmi_build_label_input(dmi_builder *builder, int32_t num_classes) {
+    dmi_value v = dmi_build_node(builder, DMI_OP_INPUT, -1, -1, -1, -1, -1, &(dmi_attr){.out_c = 1});
+    if (builder->net) {
+        builder->net->label_node = v;
+        builder->net->num_classes = num_classes;
+    }
+    return v;
+}
+
+dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
+                                   double frequency_shift) {
+    dmi_attr attr = {.out_c = dim, .flip_sin_cos = flip_sin_cos, .frequency_shift = frequency_shift};
+    return dmi_build_node(builder, DMI_OP_TIME_EMBEDDING, t, -1, -1, -1, -1, &attr);
+}
+
+dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
+                              const char *name) {
+    int32_t w = dmi_build_param(builder, name, "weight", 2, (int64_t[]){rows, dim}, DMI_INIT_NORMAL, 0);
+    dmi_attr attr = {.out_c = dim, .groups = rows};
+    return dmi_build_node(builder, DMI_OP_EMBEDDING, label, -1, -1, w, -1, &attr);
+}
+
+dmi_value dmi_build_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                           int32_t activation) {
+    int32_t w =
+        dmi_build_param(builder, name, "weight", 2, (int64_t[]){out, in}, DMI_INIT_UNIFORM_FAN_IN, in);
+    int32_t b = dmi_build_param(builder, name, "bias", 1, (int64_t[]){out}, DMI_INIT_UNIFORM_FAN_IN, in);
+    return dmi_build_node(builder, DMI_OP_LINEAR, x, -1, -1, w, b,
+                          &(dmi_attr){.out_c = out, .activation = activation});
+}
+
+dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
+                         int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra) {
+    const int64_t fan_in = (int64_t)in_c * kernel * kernel;
+    int32_t w = dmi_build_param(builder, name, "weight", 4, (int64_t[]){out_c, in_c, kernel, kernel},
+                                DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    int32_t b =
+        dmi_build_param(builder, name, "bias", 1, (int64_t[]){out_c}, DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    dmi_attr attr = {.kernel_h = kernel,
+                     .kernel_w = kernel,
+                     .stride_h = stride,
+                     .stride_w = stride,
+                     .pad_h = pad,
+                     .pad_w = pad,
+                     .dilation_h = 1,
+                     .dilation_w = 1,
+                     .groups = 1,
+                     .out_c = out_c,
+                     .activation = extra.activation};
+    return dmi_build_node(builder, DMI_OP_CONV2D, x, extra.image_bias, extra.residual, w, b, &attr);
+}
+
+dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
+                                   int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
+                                   const char *name, dmi_conv_extra extra) {
+    /* PyTorch computes fan_in of a [in, out, kh, kw] weight from its second dimension. */
+    const int64_t fan_in = (int64_t)out_c * kernel * kernel;
+    int32_t w = dmi_build_param(builder, name, "weight", 4, (int64_t[]){in_c, out_c, kernel, kernel},
+                                DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    int32_t b =
+        dmi_build_param(builder, name, "bias", 1, (int64_t[]){out_c}, DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    dmi_attr attr = {.kernel_h = kernel,
+                     .kernel_w = kernel,
+                     .stride_h = stride,
+                     .stride_w = stride,
+                     .pad_h = pad,
+                     .pad_w = pad,
+                     .dilation_h = 1,
+                     .dilation_w = 1,
+                     .output_pad_h = output_pad,
+                     .output_pad_w = output_pad,
+                     .groups = 1,
+                     .out_c = out_c,
+                     .activation = extra.activation};
+    return dmi_build_node(builder, DMI_OP_CONV_TRANSPOSE2D, x, extra.image_bias, extra.residual, w, b, &attr);
+}
+
+dmi_value dmi_build_activation(dmi_builder *builder, dmi_value x, int32_t activation) {
+    if (activation == DMI_ACT_NONE) return x;
+    return dmi_build_node(builder, DMI_OP_ACTIVATION, x, -1, -1, -1, -1,
+                          &(dmi_attr){.activation = activation});
+}
+
+dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t activation) {
+    return dmi_build_node(builder, DMI_OP_ADD, a, b, -1, -1, -1, &(dmi_attr){.activation = activation});
+}
+
+dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b) {
+    return dmi_build_node(builder, DMI_OP_CONCAT, a, b, -1, -1, -1, NULL);
+}
+
+dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                               double epsilon, const char *name, dmi_value residual, int32_t activation) {
+    int32_t w = dmi_build_param(builder, name, "weight", 1, (int64_t[]){channels}, DMI_INIT_ONES, 0);
+    int32_t b = dmi_build_param(builder, name, "bias", 1, (int64_t[]){channels}, DMI_INIT_ZEROS, 0);
+    dmi_attr attr = {.groups = groups, .epsilon = epsilon, .activation = activation};
+    return dmi_build_node(builder, DMI_OP_GROUP_NORM, x, residual, -1, w, b, &attr);
+}

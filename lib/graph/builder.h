@@ -1,0 +1,67 @@
+/* Builds a dm_net: each call adds one node and returns its number, so a network reads like its figure.
+ * Errors stick in the builder; dmi_builder_finish() reports the first. */
+#ifndef DMI_BUILDER_H
+#define DMI_BUILDER_H
+
+#include "graph/net.h"
+#include "kernels/conv.h"
+
+typedef int32_t dmi_value; /* number of the node that makes the value */
+#define DMI_NO_VALUE (-1)
+
+typedef struct dmi_builder {
+    dm_net *net;
+    dm_status status;
+} dmi_builder;
+
+dm_status dmi_builder_start(dm_context *context, dmi_builder *builder);
+/* Allocates and initialises the weights (PyTorch's defaults, normal and uniform numbers from `seed`, one
+ * Philox stream a parameter); the net is the caller's. On any earlier failure frees the net and returns the
+ * first status. */
+dm_status dmi_builder_finish(dmi_builder *builder, dmi_value output, uint64_t seed, dm_net **out);
+
+/* Keeps a copy of the description that files will carry. */
+void dmi_builder_describe(dmi_builder *builder, const char *text);
+
+dmi_value dmi_build_input(dmi_builder *builder, int32_t channels, int is_image);
+dmi_value dmi_build_time_input(dmi_builder *builder);
+dmi_value dmi_build_label_input(dmi_builder *builder, int32_t num_classes);
+
+/* Sinusoidal embedding of t, [dim]. */
+dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
+                                   double frequency_shift);
+/* Row of a [rows, dim] table; the last row serves label -1. Parameter name.weight. */
+dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
+                              const char *name);
+/* y = act(x W^T + b), parameters name.weight [out,in] and name.bias; activation NONE or RELU. */
+dmi_value dmi_build_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                           int32_t activation);
+
+/* What a convolution adds to its sum before the activation (NONE or RELU). */
+typedef struct dmi_conv_extra {
+    dmi_value image_bias; /* [out_c] a sample, or DMI_NO_VALUE */
+    dmi_value residual;   /* like the output, or DMI_NO_VALUE */
+    int32_t activation;
+} dmi_conv_extra;
+/* Square kernel, stride and padding; parameters name.weight, name.bias. */
+dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
+                         int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra);
+dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
+                                   int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
+                                   const char *name, dmi_conv_extra extra);
+dmi_value dmi_build_activation(dmi_builder *builder, dmi_value x, int32_t activation);
+dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t activation);
+dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
+/* act(group_norm(x) * gamma + beta + residual), Wu and He 2018; activation NONE, RELU, or SILU without
+ * residual. */
+dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                               double epsilon, const char *name, dmi_value residual, int32_t activation);
+
+/* The general form that the ones above use; public to tests, which build single-node nets. */
+dmi_value dmi_build_node(dmi_builder *builder, int32_t op, dmi_value in0, dmi_value in1, dmi_value in2,
+                         int32_t param0, int32_t param1, const dmi_attr *attr);
+/* "prefix.suffix" (suffix NULL: prefix alone); -1 after a failure. */
+int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                        const int64_t *shape, dmi_init init, int64_t fan_in);
+
+#endif

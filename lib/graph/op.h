@@ -1,0 +1,102 @@
+/* An operation is one table row with all of its parts; a network is a list of nodes that refer to rows.
+ *
+ *      forward:   in[0..2] --op--> out            values of a batch, NHWC, contiguous
+ *      backward:  dout     --op--> din[0..2] (= or +=), dparam[0..1] (+=)
+ *
+ * The files in ops/ are compiled for float and for double; graph, plan and exec see only bytes. */
+#ifndef DMI_OP_H
+#define DMI_OP_H
+
+#include "core/core.h"
+#include "kernels/conv.h"
+
+enum { DMI_NODE_INPUTS = 3, DMI_NODE_PARAMS = 2 };
+
+/* One sample's shape; a vector has height = width = 1. */
+typedef struct dmi_shape {
+    int64_t h, w, c;
+} dmi_shape;
+
+typedef enum dmi_op_id {
+    DMI_OP_INPUT = 0,
+    DMI_OP_TIME_EMBEDDING,
+    DMI_OP_EMBEDDING,
+    DMI_OP_LINEAR,
+    DMI_OP_CONV2D,
+    DMI_OP_CONV_TRANSPOSE2D,
+    DMI_OP_ACTIVATION,
+    DMI_OP_ADD,
+    DMI_OP_CONCAT,
+    DMI_OP_GROUP_NORM,
+    DMI_OP_COUNT
+} dmi_op_id;
+
+/* Constants of a node; an op reads the ones it documents. */
+typedef struct dmi_attr {
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int32_t output_pad_h, output_pad_w;
+    int32_t groups;
+    int32_t out_c;
+    int32_t activation;     /* DMI_ACT_* of kernels.h, 0 = none */
+    int32_t algorithm;      /* DMI_CONV_* */
+    int32_t flip_sin_cos;   /* time embedding: 1: cosines first */
+    double frequency_shift; /* time embedding */
+    double epsilon;         /* group norm */
+} dmi_attr;
+
+typedef struct dmi_node {
+    int32_t op;                      /* dmi_op_id */
+    int32_t inputs[DMI_NODE_INPUTS]; /* node numbers, -1: absent */
+    int32_t params[DMI_NODE_PARAMS]; /* parameter numbers, -1: absent */
+    dmi_attr attr;
+} dmi_node;
+
+/* Everything a row's functions see. Pointers are `real *` of the row's element type. */
+typedef struct dmi_call {
+    dm_context *context;
+    const void *kernels; /* const DMI_R(dmi_kernels) * */
+    const dmi_node *node;
+    int64_t batch;
+    dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
+    const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
+    void *out;                       /* const in backward */
+    const void *param[DMI_NODE_PARAMS];
+    void *packed; /* the node's own copy of its weights in the kernels' layout */
+    void *saved;  /* written by forward, read by backward */
+    void *scratch;
+    void *dout;                 /* may be overwritten */
+    void *din[DMI_NODE_INPUTS]; /* NULL: not wanted */
+    int accumulate[DMI_NODE_INPUTS];
+    void *dparam[DMI_NODE_PARAMS]; /* NULL: absent */
+} dmi_call;
+
+/* Bytes that a node needs besides its output. */
+typedef struct dmi_op_sizes {
+    size_t saved, scratch_forward, scratch_backward, packed;
+} dmi_op_sizes;
+
+enum { DMI_KEEP_IN0 = 1, DMI_KEEP_IN1 = 2, DMI_KEEP_IN2 = 4, DMI_KEEP_OUT = 8 };
+
+typedef struct dmi_op {
+    const char *name;
+    /* Output shape, or a status with the reason. in_shape of absent inputs is zero. */
+    dm_status (*infer)(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape);
+    /* call has context, kernels, node, batch and shapes; train = 0: no backward will follow. */
+    void (*sizes)(const dmi_call *call, int train, dmi_op_sizes *sizes);
+    /* Brings the weights into call->packed; runs when the weights have changed. */
+    void (*pack)(const dmi_call *call, int train);
+    void (*forward)(const dmi_call *call);
+    /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
+    void (*backward)(const dmi_call *call);
+    int keep;           /* DMI_KEEP_*: values that backward reads */
+    int differentiable; /* bit i: input i has a gradient */
+} dmi_op;
+
+/* All parts must be given: a row without a backward does not compile. */
+#define DMI_OP_ROW(name_, infer_, sizes_, pack_, forward_, backward_, keep_, differentiable_)                \
+    { name_, infer_, sizes_, pack_, forward_, backward_, keep_, differentiable_ }
+
+/* Row of an operation for F32 or F64. */
+const dmi_op *dmi_op_row(dm_dtype dtype, int32_t op);
+
+#endif

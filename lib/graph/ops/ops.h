@@ -1,0 +1,33 @@
+/* Rows of this element type; each is defined in the file of its operation. */
+#ifndef DMI_OPS_H
+#define DMI_OPS_H
+
+#include "graph/op.h"
+#include "kernels/kernels.h"
+
+extern const dmi_op DMI_R(dmi_op_input), DMI_R(dmi_op_time_embedding), DMI_R(dmi_op_embedding),
+    DMI_R(dmi_op_linear), DMI_R(dmi_op_conv2d), DMI_R(dmi_op_conv_transpose2d), DMI_R(dmi_op_activation),
+    DMI_R(dmi_op_add), DMI_R(dmi_op_concat), DMI_R(dmi_op_group_norm);
+
+static inline int64_t dmi_pixels(dmi_shape shape) {
+    return shape.h * shape.w;
+}
+static inline int64_t dmi_elements(dmi_shape shape) {
+    return shape.h * shape.w * shape.c;
+}
+static inline int dmi_same_shape(dmi_shape a, dmi_shape b) {
+    return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+/* For operations that need nothing besides their output, and no packed weights. */
+static inline void dmi_no_sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
+    (void)call;
+    (void)train;
+    *sizes = (dmi_op_sizes){0};
+}
+static inline void dmi_no_pack(const dmi_call *call, int train) {
+    (void)call;
+    (void)train;
+}
+
+#endif

@@ -1,0 +1,31 @@
+/* Numbers of dmi_op_id -> rows, for this element type. */
+#include "graph/ops/ops.h"
+
+const dmi_op *DMI_R(dmi_op_rows)(int32_t op);
+
+const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
+    switch (op) {
+    case DMI_OP_INPUT:
+        return &DMI_R(dmi_op_input);
+    case DMI_OP_TIME_EMBEDDING:
+        return &DMI_R(dmi_op_time_embedding);
+    case DMI_OP_EMBEDDING:
+        return &DMI_R(dmi_op_embedding);
+    case DMI_OP_LINEAR:
+        return &DMI_R(dmi_op_linear);
+    case DMI_OP_CONV2D:
+        return &DMI_R(dmi_op_conv2d);
+    case DMI_OP_CONV_TRANSPOSE2D:
+        return &DMI_R(dmi_op_conv_transpose2d);
+    case DMI_OP_ACTIVATION:
+        return &DMI_R(dmi_op_activation);
+    case DMI_OP_ADD:
+        return &DMI_R(dmi_op_add);
+    case DMI_OP_CONCAT:
+        return &DMI_R(dmi_op_concat);
+    case DMI_OP_GROUP_NORM:
+        return &DMI_R(dmi_op_group_norm);
+    default:
+        return NULL;
+    }
+}

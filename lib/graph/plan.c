@@ -1,0 +1,187 @@
+#include "graph/plan.h"
+
+#include <string.h>
+
+/* A buffer that must exist from time `begin` to time `end`, both included. */
+typedef struct interval {
+    size_t size;
+    int32_t begin, end;
+    size_t *offset; /* result */
+} interval;
+
+typedef struct planner {
+    const dm_net *net;
+    dmi_plan *plan;
+    dm_dtype dtype;
+    const void *kernels;
+    int64_t batch;
+    int train;
+    interval *intervals;
+    int32_t count;
+} planner;
+
+static size_t round_up(size_t bytes) {
+    return (bytes + DMI_ALIGNMENT - 1) / DMI_ALIGNMENT * DMI_ALIGNMENT;
+}
+
+static size_t value_bytes(const planner *p, dmi_shape shape) {
+    return round_up((size_t)(p->batch * shape.h * shape.w * shape.c) * (size_t)dm_dtype_size(p->dtype));
+}
+
+static const dmi_op *row_of(const planner *p, int32_t node) {
+    return dmi_op_row(p->dtype, p->net->nodes[node].op);
+}
+
+static int32_t backward_time(const planner *p, int32_t node) {
+    return 2 * p->net->num_nodes - 1 - node;
+}
+
+static void want(planner *p, size_t *offset, size_t size, int32_t begin, int32_t end) {
+    *offset = DMI_NOWHERE;
+    if (size == 0) return;
+    p->intervals[p->count++] = (interval){round_up(size), begin, end, offset};
+}
+
+static void fill_call(const planner *p, int32_t index, dmi_call *call) {
+    const dmi_node *node = &p->net->nodes[index];
+    *call = (dmi_call){.context = p->net->context,
+                       .kernels = p->kernels,
+                       .node = node,
+                       .batch = p->batch,
+                       .out_shape = p->plan->nodes[index].shape};
+    for (int i = 0; i < DMI_NODE_INPUTS; i++)
+        if (node->inputs[i] >= 0) call->in_shape[i] = p->plan->nodes[node->inputs[i]].shape;
+}
+
+static dm_status infer_shapes(planner *p, dmi_shape input) {
+    for (int32_t n = 0; n < p->net->num_nodes; n++) {
+        const dmi_node *node = &p->net->nodes[n];
+        dmi_node_plan *np = &p->plan->nodes[n];
+        dmi_call call;
+        fill_call(p, n, &call);
+        np->shape = n == p->net->input_node ? input : (dmi_shape){1, 1, node->attr.out_c};
+        dm_status status = row_of(p, n)->infer(node, call.in_shape, &np->shape);
+        if (status) return status;
+        np->needs_gradient = n == p->net->input_node || node->params[0] >= 0 || node->params[1] >= 0;
+        for (int i = 0; i < DMI_NODE_INPUTS; i++)
+            if (node->inputs[i] >= 0 && p->plan->nodes[node->inputs[i]].needs_gradient)
+                np->needs_gradient = 1;
+    }
+    return DM_OK;
+}
+
+/* Value n lives from its node (inputs: from the start) to its last reader. */
+static int32_t last_read(const planner *p, int32_t n) {
+    const int32_t nodes = p->net->num_nodes;
+    int32_t last = n == p->net->output_node ? nodes - 1 : n;
+    if (p->train && (row_of(p, n)->keep & DMI_KEEP_OUT)) last = backward_time(p, n);
+    for (int32_t j = n + 1; j < nodes; j++)
+        for (int i = 0; i < DMI_NODE_INPUTS; i++) {
+            if (p->net->nodes[j].inputs[i] != n) continue;
+            const int kept = p->train && (row_of(p, j)->keep & (DMI_KEEP_IN0 << i));
+            const int32_t time = kept ? backward_time(p, j) : j;
+            if (time > last) last = time;
+        }
+    return last;
+}
+
+/* Gradient n lives from the first writer in backward order to its own node. The first writer sets, the others
+ * add. */
+static void want_gradient(planner *p, int32_t n) {
+    dmi_node_plan *np = &p->plan->nodes[n];
+    int32_t begin = n == p->net->output_node ? p->net->num_nodes : -1;
+    np->gradient = DMI_NOWHERE;
+    if (!np->needs_gradient) return;
+    for (int32_t j = p->net->num_nodes - 1; j > n; j--)
+        for (int i = DMI_NODE_INPUTS - 1; i >= 0; i--) {
+            if (p->net->nodes[j].inputs[i] != n || !p->plan->nodes[j].has_gradient) continue;
+            if (!(row_of(p, j)->differentiable & (1 << i))) continue;
+            p->plan->nodes[j].accumulate[i] = begin >= 0;
+            if (begin < 0) begin = backward_time(p, j);
+        }
+    if (begin < 0) return;
+    np->has_gradient = 1;
+    const int32_t end = n == p->net->input_node ? 2 * p->net->num_nodes : backward_time(p, n);
+    want(p, &np->gradient, value_bytes(p, np->shape), begin, end);
+}
+
+static void want_buffers(planner *p) {
+    for (int32_t n = 0; n < p->net->num_nodes; n++) {
+        dmi_node_plan *np = &p->plan->nodes[n];
+        const int is_input = p->net->nodes[n].op == DMI_OP_INPUT;
+        dmi_op_sizes sizes;
+        dmi_call call;
+        fill_call(p, n, &call);
+        row_of(p, n)->sizes(&call, p->train, &sizes);
+        want(p, &np->value, value_bytes(p, np->shape), is_input ? 0 : n, last_read(p, n));
+        want(p, &np->saved, sizes.saved, n, p->train ? backward_time(p, n) : n);
+        want(p, &np->scratch_forward, sizes.scratch_forward, n, n);
+        want(p, &np->scratch_backward, p->train ? sizes.scratch_backward : 0, backward_time(p, n),
+             backward_time(p, n));
+        np->saved_size = sizes.saved;
+        np->scratch_forward_size = sizes.scratch_forward;
+        np->scratch_backward_size = sizes.scratch_backward;
+        np->packed = p->plan->packed_size;
+        p->plan->packed_size += round_up(sizes.packed);
+        np->gradient = DMI_NOWHERE;
+    }
+    for (int32_t n = p->net->num_nodes - 1; p->train && n >= 0; n--) want_gradient(p, n);
+}
+
+/* Largest buffers first; insertion sort keeps the order of equals, so the layout depends on the network
+ * alone. */
+static void sort_by_size(interval *list, int32_t count) {
+    for (int32_t i = 1; i < count; i++) {
+        const interval item = list[i];
+        int32_t j = i;
+        for (; j > 0 && list[j - 1].size < item.size; j--) list[j] = list[j - 1];
+        list[j] = item;
+    }
+}
+
+/* Lowest offset at which list[k] meets none of the placed intervals that are alive with it. */
+static size_t lowest_free(const interval *list, int32_t k) {
+    size_t offset = 0;
+    for (int moved = 1; moved;) {
+        moved = 0;
+        for (int32_t j = 0; j < k; j++) {
+            if (list[j].end < list[k].begin || list[k].end < list[j].begin) continue;
+            if (*list[j].offset + list[j].size <= offset || offset + list[k].size <= *list[j].offset)
+                continue;
+            offset = *list[j].offset + list[j].size;
+            moved = 1;
+        }
+    }
+    return offset;
+}
+
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int64_t batch,
+                          dmi_shape input, int train, dmi_plan *plan) {
+    planner p = {
+        .net = net, .plan = plan, .dtype = dtype, .kernels = kernels, .batch = batch, .train = train};
+    dm_status status = DM_OK;
+    *plan = (dmi_plan){0};
+    plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);
+    p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 5, sizeof *p.intervals);
+    if (!plan->nodes || !p.intervals) {
+        status = dm_last_status();
+        goto done;
+    }
+    DM_TRY(infer_shapes(&p, input));
+    want_buffers(&p);
+    sort_by_size(p.intervals, p.count);
+    for (int32_t k = 0; k < p.count; k++) {
+        const size_t offset = lowest_free(p.intervals, k);
+        *p.intervals[k].offset = offset;
+        if (offset + p.intervals[k].size > plan->arena_size) plan->arena_size = offset + p.intervals[k].size;
+    }
+done:
+    dmi_free(net->context, p.intervals);
+    if (status) dmi_plan_destroy(net, plan);
+    return status;
+}
+
+void dmi_plan_destroy(const dm_net *net, dmi_plan *plan) {
+    dmi_free(net->context, plan->nodes);
+    plan->nodes = NULL;
+}

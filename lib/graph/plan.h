@@ -1,0 +1,36 @@
+/* Where everything of one (batch, train | infer) run lies. Time runs over the nodes forward (0..n-1), then
+ * backward (node i at time 2n-1-i); each buffer is alive for an interval of time, and buffers whose intervals
+ * do not meet may share memory of one arena.
+ *
+ *   time      0   1   2  ...  n-1 | n  ...  2n-2  2n-1
+ *   value 1       [============= read by the backward of 2 ==]
+ *   grad 1                                [====]
+ *   scratch 2         [] */
+#ifndef DMI_PLAN_H
+#define DMI_PLAN_H
+
+#include "graph/net.h"
+
+#define DMI_NOWHERE ((size_t)-1)
+
+typedef struct dmi_node_plan {
+    dmi_shape shape;
+    size_t value, gradient, saved, scratch_forward, scratch_backward; /* arena offsets, DMI_NOWHERE: none */
+    size_t packed;                                                    /* offset into the packed weights */
+    size_t scratch_forward_size, scratch_backward_size, saved_size;
+    int needs_gradient;              /* its value depends on a parameter or on the input image */
+    int has_gradient;                /* and the output depends on it */
+    int accumulate[DMI_NODE_INPUTS]; /* backward adds to the input's gradient: another node wrote it before */
+} dmi_node_plan;
+
+typedef struct dmi_plan {
+    dmi_node_plan *nodes; /* [num_nodes] */
+    size_t arena_size, packed_size;
+} dmi_plan;
+
+/* input: the shape of a sample. SHAPE when the network does not fit it. */
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int64_t batch,
+                          dmi_shape input, int train, dmi_plan *plan);
+void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);
+
+#endif

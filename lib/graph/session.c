@@ -1,0 +1,282 @@
+#include "graph/session.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+const struct dmi_kernels_f64 *dmi_kernels_get_f64(void); /* this file names the float table only */
+
+static const dm_session_options default_options = {
+    .mode = DM_SESSION_INFER, .batch = 1, .compute_dtype = DM_DTYPE_F32};
+
+void dm_session_options_init(dm_session_options *options, uint32_t struct_size) {
+    dmi_options_init(options, struct_size, &default_options, sizeof default_options);
+}
+
+static dm_status check_options(const dm_net *net, const dm_session_options *o) {
+    if (o->mode != DM_SESSION_INFER && o->mode != DM_SESSION_TRAIN)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.mode: expected DM_SESSION_INFER or DM_SESSION_TRAIN, got %d", o->mode);
+    if (o->batch < 1 || o->batch > 1 << 20)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.batch: expected 1..1048576, got %d", o->batch);
+    if (o->compute_dtype != DM_DTYPE_F32 && o->compute_dtype != DM_DTYPE_F64)
+        return dmi_fail(DM_ERROR_DTYPE, "options.compute_dtype: expected f32 or f64, got %s",
+                        dm_dtype_name(o->compute_dtype));
+    if (!net->is_image) return DM_OK;
+    if (o->height < 1 || o->width < 1 || o->height > 1 << 16 || o->width > 1 << 16)
+        return dmi_fail(DM_ERROR_SHAPE, "options.height, width: expected 1..65536, got %d x %d", o->height,
+                        o->width);
+    if (o->height % net->size_multiple || o->width % net->size_multiple)
+        return dmi_fail(
+            DM_ERROR_SHAPE,
+            "options.height, width: expected multiples of %d (the network's strides), got %d x %d",
+            net->size_multiple, o->height, o->width);
+    return DM_OK;
+}
+
+static void *at(char *base, size_t offset) {
+    return offset == DMI_NOWHERE ? NULL : base + offset;
+}
+
+/* Pointers of every node into arena, packed weights, parameters and gradients. */
+static void connect(dm_session *s) {
+    const dm_net *net = s->net;
+    const int64_t size = dm_dtype_size(s->dtype);
+    char *weights = s->weights ? (char *)s->weights : (char *)net->weights;
+    for (int32_t n = 0; n < net->num_nodes; n++) {
+        const dmi_node *node = &net->nodes[n];
+        const dmi_node_plan *np = &s->plan.nodes[n];
+        dmi_call *call = &s->calls[n];
+        *call = (dmi_call){.context = s->context,
+                           .kernels = s->kernels,
+                           .node = node,
+                           .batch = s->options.batch,
+                           .out_shape = np->shape,
+                           .out = at(s->arena, np->value),
+                           .saved = at(s->arena, np->saved),
+                           .packed = s->packed ? s->packed + np->packed : NULL,
+                           .dout = at(s->arena, np->gradient)};
+        for (int i = 0; i < DMI_NODE_INPUTS; i++) {
+            if (node->inputs[i] < 0) continue;
+            const dmi_node_plan *from = &s->plan.nodes[node->inputs[i]];
+            call->in_shape[i] = from->shape;
+            call->in[i] = at(s->arena, from->value);
+            if (dmi_op_row(s->dtype, node->op)->differentiable & (1 << i))
+                call->din[i] = at(s->arena, from->gradient);
+            call->accumulate[i] = np->accumulate[i];
+        }
+        for (int i = 0; i < DMI_NODE_PARAMS; i++) {
+            if (node->params[i] < 0) continue;
+            const int64_t offset = net->params[node->params[i]].offset * size;
+            call->param[i] = weights + offset;
+            if (s->gradients) call->dparam[i] = (char *)s->gradients + offset;
+        }
+    }
+}
+
+static dm_status allocate(dm_session *s) {
+    const dm_net *net = s->net;
+    const size_t flat = (size_t)(net->flat_size * dm_dtype_size(s->dtype));
+    const int train = s->options.mode == DM_SESSION_TRAIN;
+    s->calls = dmi_alloc_array(s->context, (size_t)net->num_nodes, sizeof *s->calls);
+    s->arena = dmi_alloc(s->context, s->plan.arena_size);
+    s->packed = dmi_alloc(s->context, s->plan.packed_size);
+    if (!s->calls || !s->arena || !s->packed) return dm_last_status();
+    if (s->dtype == DM_DTYPE_F64 && !(s->weights = dmi_calloc(s->context, flat)))
+        return dm_last_status();
+    if (!train) return DM_OK;
+    s->gradients = dmi_calloc(s->context, flat);
+    s->gradient_views = dmi_alloc_array(s->context, (size_t)net->num_params, sizeof *s->gradient_views);
+    if (!s->gradients || !s->gradient_views) return dm_last_status();
+    for (int32_t i = 0; i < net->num_params; i++) {
+        const dmi_param *p = &net->params[i];
+        dmi_tensor_view(&s->gradient_views[i], (char *)s->gradients + p->offset * dm_dtype_size(s->dtype),
+                        s->dtype, p->view.rank, p->view.shape);
+    }
+    if (s->dtype == DM_DTYPE_F32) return DM_OK;
+    s->gradients32 = dmi_calloc(s->context, (size_t)net->flat_size * sizeof(float));
+    return s->gradients32 ? DM_OK : DM_ERROR_OUT_OF_MEMORY;
+}
+
+dm_status dm_session_create(const dm_net *net, const dm_session_options *options, dm_session **out) {
+    dm_session_options o = default_options;
+    dm_session *s = NULL;
+    dm_status status;
+    if (!out) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a place for the session, got NULL");
+    *out = NULL;
+    if (!net) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
+    if (options) DM_TRY(dmi_options_read(&o, sizeof o, options, "dm_session_options"));
+    DM_TRY(check_options(net, &o));
+    s = dmi_calloc(net->context, sizeof *s);
+    if (!s) return dm_last_status();
+    s->context = net->context;
+    s->net = net;
+    s->options = o;
+    s->dtype = o.compute_dtype;
+    s->kernels = dmi_kernels_get_f32();
+    if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
+    s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
+                                   : (dmi_shape){1, 1, net->in_channels};
+    DM_TRY(dmi_plan_create(net, s->dtype, s->kernels, o.batch, s->input_shape, o.mode == DM_SESSION_TRAIN,
+                           &s->plan));
+    s->output_shape = s->plan.nodes[net->output_node].shape;
+    DM_TRY(allocate(s));
+    connect(s);
+    *out = s;
+    return DM_OK;
+done:
+    dm_session_destroy(s);
+    return status;
+}
+
+void dm_session_destroy(dm_session *session) {
+    if (!session) return;
+    dm_context *context = session->context;
+    dmi_plan_destroy(session->net, &session->plan);
+    dmi_free(context, session->calls);
+    dmi_free(context, session->arena);
+    dmi_free(context, session->packed);
+    dmi_free(context, session->weights);
+    dmi_free(context, session->gradients);
+    dmi_free(context, session->gradients32);
+    dmi_free(context, session->gradient_views);
+    dmi_free(context, session);
+}
+
+uint64_t dm_session_memory(const dm_session *session) {
+    if (!session) return 0;
+    const uint64_t flat = (uint64_t)(session->net->flat_size * dm_dtype_size(session->dtype));
+    uint64_t bytes = session->plan.arena_size + session->plan.packed_size;
+    if (session->weights) bytes += flat;
+    if (session->gradients) bytes += flat;
+    if (session->gradients32) bytes += flat / 2;
+    return bytes;
+}
+
+/* Rank and sizes of a tensor of `batch` samples of this shape. */
+static int32_t tensor_shape(const dm_net *net, int64_t batch, dmi_shape shape, int64_t *sizes) {
+    sizes[0] = batch;
+    sizes[1] = shape.c;
+    sizes[2] = shape.h;
+    sizes[3] = shape.w;
+    return net->is_image ? 4 : 2;
+}
+
+static dm_status check_real(const dm_session *s, const dm_tensor *tensor, const char *name, int64_t batch,
+                            dmi_shape shape) {
+    int64_t sizes[4];
+    const int32_t rank = tensor_shape(s->net, batch, shape, sizes);
+    if (tensor && dm_tensor_dtype(tensor) == DM_DTYPE_F64)
+        return dmi_tensor_check(tensor, name, DM_DTYPE_F64, rank, sizes);
+    return dmi_tensor_check(tensor, name, DM_DTYPE_F32, rank, sizes);
+}
+
+static dm_status check_time(const dm_session *s, const dm_tensor *t, int64_t batch) {
+    if (s->net->time_node < 0) return DM_OK;
+    if (!t) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t: the network is conditioned on time, got NULL");
+    if (dm_tensor_dtype(t) == DM_DTYPE_U8)
+        return dmi_fail(DM_ERROR_DTYPE, "t: expected f32, f64, i32 or i64, got u8");
+    return dmi_tensor_check(t, "t", 0, 1, &batch);
+}
+
+static dm_status check_labels(const dm_session *s, const dm_tensor *labels, int64_t batch) {
+    if (!labels) return DM_OK;
+    if (s->net->label_node < 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels: expected NULL, the network has no classes");
+    const dm_dtype dtype = dm_tensor_dtype(labels);
+    if (dtype != DM_DTYPE_I32 && dtype != DM_DTYPE_I64)
+        return dmi_fail(DM_ERROR_DTYPE, "labels: expected i32 or i64, got %s", dm_dtype_name(dtype));
+    dm_status status = dmi_tensor_check(labels, "labels", 0, 1, &batch);
+    if (status) return status;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t i = b * labels->strides[0];
+        const int64_t label =
+            dtype == DM_DTYPE_I32 ? ((const int32_t *)labels->data)[i] : ((const int64_t *)labels->data)[i];
+        if (label < -1 || label >= s->net->num_classes)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected -1..%d, got %lld",
+                            (long long)b, s->net->num_classes - 1, (long long)label);
+    }
+    return DM_OK;
+}
+
+static void fill_inputs(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels) {
+    const dmi_shape one = {1, 1, 1};
+    const int64_t batch = x->shape[0];
+    dmi_border_in(x, s->dtype, s->input_shape, s->calls[s->net->input_node].out);
+    if (s->net->time_node >= 0) dmi_border_in(t, s->dtype, one, s->calls[s->net->time_node].out);
+    if (s->net->label_node < 0) return;
+    void *value = s->calls[s->net->label_node].out;
+    if (labels) {
+        dmi_border_in(labels, s->dtype, one, value);
+        return;
+    }
+    for (int64_t b = 0; b < batch; b++)
+        if (s->dtype == DM_DTYPE_F64)
+            ((double *)value)[b] = -1;
+        else
+            ((float *)value)[b] = -1;
+}
+
+dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_tensor *t,
+                             const dm_tensor *labels, dm_tensor *out) {
+    dm_session *s = session;
+    dm_status status;
+    if (!s) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
+    DM_TRY(check_real(s, x, "x", DMI_ANY, s->input_shape));
+    const int64_t batch = x->shape[0];
+    if (batch < 1 || batch > s->options.batch)
+        return dmi_fail(DM_ERROR_SHAPE, "x: expected a batch of 1..%d, got %lld", s->options.batch,
+                        (long long)batch);
+    DM_TRY(check_time(s, t, batch));
+    DM_TRY(check_labels(s, labels, batch));
+    DM_TRY(check_real(s, out, "out", batch, s->output_shape));
+    dmi_exec_pack(s);
+    fill_inputs(s, x, t, labels);
+    dmi_exec_forward(s, batch);
+    dmi_border_out(s->calls[s->net->output_node].out, s->dtype, s->output_shape, out);
+    s->forward_batch = batch;
+done:
+    return status;
+}
+
+dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm_tensor *grad_x) {
+    dm_session *s = session;
+    dm_status status;
+    if (!s) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
+    if (s->options.mode != DM_SESSION_TRAIN)
+        return dmi_fail(DM_ERROR_STATE, "session: backward needs a session of mode DM_SESSION_TRAIN");
+    if (s->forward_batch == 0) return dmi_fail(DM_ERROR_STATE, "session: backward needs a forward before it");
+    DM_TRY(check_real(s, grad_out, "grad_out", s->forward_batch, s->output_shape));
+    if (grad_x) DM_TRY(check_real(s, grad_x, "grad_x", s->forward_batch, s->input_shape));
+    dmi_border_in(grad_out, s->dtype, s->output_shape, s->calls[s->net->output_node].dout);
+    dmi_exec_backward(s, s->forward_batch, grad_x != NULL);
+    if (grad_x) dmi_border_out(s->calls[s->net->input_node].dout, s->dtype, s->input_shape, grad_x);
+    s->forward_batch = 0; /* backward has overwritten parts of the arena */
+done:
+    return status;
+}
+
+dm_status dm_session_zero_grad(dm_session *session) {
+    if (!session) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
+    if (!session->gradients)
+        return dmi_fail(DM_ERROR_STATE, "session: gradients need a session of mode DM_SESSION_TRAIN");
+    memset(session->gradients, 0, (size_t)(session->net->flat_size * dm_dtype_size(session->dtype)));
+    return DM_OK;
+}
+
+const dm_tensor *dm_session_grad(const dm_session *session, int32_t index) {
+    if (!session || !session->gradient_views || index < 0 || index >= session->net->num_params) return NULL;
+    return &session->gradient_views[index];
+}
+
+float *dmi_session_gradients(dm_session *session) {
+    if (!session->gradients32) return session->gradients;
+    const double *wide = session->gradients;
+    for (int64_t i = 0; i < session->net->flat_size; i++) session->gradients32[i] = (float)wide[i];
+    return session->gradients32;
+}
+
+const dm_net *dmi_session_net(const dm_session *session) {
+    return session->net;
+}

@@ -1,0 +1,24 @@
+/* Geometry of a convolution; shared by all element types. Activations are NHWC: element (b, y, x, c) of a
+ * tensor with pixel stride ld is at ((b * height + y) * width + x) * ld + c. A linear layer is a 1x1
+ * convolution of 1x1 images. */
+#ifndef DMI_CONV_H
+#define DMI_CONV_H
+
+#include <stdint.h>
+
+enum { DMI_CONV_AUTO = 0, DMI_CONV_DIRECT = 1, DMI_CONV_WINOGRAD = 2 };
+/* Forward y = x * w; gradient for the input dx from dy; gradient for the weights dw from x and dy. */
+enum { DMI_CONV_FORWARD = 0, DMI_CONV_BACKWARD_DATA = 1, DMI_CONV_BACKWARD_WEIGHT = 2 };
+
+typedef struct dmi_conv {
+    int64_t batch;
+    int64_t in_h, in_w, in_c;    /* of x */
+    int64_t out_h, out_w, out_c; /* of y */
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int32_t groups;
+    int32_t transposed; /* 1: y = conv_transpose2d(x); weights [in_c][out_c/groups][kh][kw], else
+                           [out_c][in_c/groups][kh][kw] */
+    int32_t algorithm;  /* DMI_CONV_* */
+} dmi_conv;
+
+#endif

@@ -1,0 +1,282 @@
+/* Direct gather: any kernel, stride, padding, dilation and groups, forward, transposed and input gradients.
+ *
+ * A block is a band of destination rows of one image x some weight panels. Its source rows are copied once
+ * into a zero-padded band, so that the register tile reads every tap unconditionally; rows of a tile may
+ * cross image rows:
+ *
+ *     phase (r_y, r_x):  pixel p -> source offset[p], destination pixel[p];  tap t -> offset tap[t]
+ *     for each panel: for each tile of MR pixels: rows(), finish()
+ *
+ * With few source channels per group the taps are gathered into patches [pixel][tap][channel] first. */
+#include "kernels/hot/conv_internal.h"
+
+enum {
+    PATCH_MAX_CHANNELS = 4,
+    BAND_BYTES = 320 * 1024,
+    FLAT_BAND_BYTES = 128 * 1024,
+    BAND_MIN_PIXELS = 4 * MR
+};
+
+/* How the work is cut; it may depend on the number of workers, since no sum crosses a block. */
+typedef struct plan {
+    int64_t rows;               /* destination rows (of q) in a band */
+    int64_t bands;              /* in an image */
+    int64_t panel_parts;        /* ranges of panels */
+    int64_t band_h, band_w, ld; /* padded source band in pixels, reals of a pixel */
+    int64_t pixels;             /* of a band and phase, at most */
+    int32_t copy, patch;
+} plan;
+
+typedef struct workspace {
+    real *band, *patches, *tile;
+    int64_t *offset, *pixel, *tap;
+} workspace;
+
+typedef struct job {
+    const gather *g;
+    plan p;
+    const real *src, *packed;
+    const DMI_R(dmi_epilogue) * epilogue;
+    real *dst;
+    int64_t ld_src, ld_dst;
+    char *scratch;
+    int64_t worker_bytes;
+} job;
+
+static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
+    plan p = {.patch = g->src_cg <= PATCH_MAX_CHANNELS && g->taps > 1};
+    const axis *y = &g->y, *x = &g->x;
+    p.copy = y->low < 0 || x->low < 0 || (y->count - 1) * y->step + y->low + y->span > y->src ||
+             (x->count - 1) * x->step + x->low + x->span > x->src;
+    p.band_w = (x->count - 1) * x->step + x->span;
+    p.ld = g->src_c;
+    const int64_t row_bytes = p.band_w * g->src_c * (int64_t)sizeof(real) * y->step;
+    p.rows = imax((g->flat ? FLAT_BAND_BYTES : BAND_BYTES) / row_bytes, ceil_div(BAND_MIN_PIXELS, x->count));
+    p.rows = imin(p.rows, y->count);
+    p.bands = ceil_div(y->count, p.rows);
+    const int64_t wanted = 4 * (int64_t)workers, panels = g->groups * g->panels;
+    if (g->batch * p.bands < wanted && workers > 1) {
+        const int64_t fewest = ceil_div(BAND_MIN_PIXELS, x->count);
+        p.bands = imin(ceil_div(wanted, g->batch), ceil_div(y->count, fewest));
+        p.rows = ceil_div(y->count, p.bands);
+        p.bands = ceil_div(y->count, p.rows);
+    }
+    p.panel_parts = workers == 1 ? 1 : imin(panels, ceil_div(wanted, g->batch * p.bands));
+    p.band_h = (p.rows - 1) * y->step + y->span;
+    p.pixels = p.rows * x->count;
+    if (!p.copy) {
+        p.band_w = x->src;
+        p.ld = ld_src;
+    }
+    return p;
+}
+
+static workspace carve(const gather *g, const plan *p, bump *b) {
+    workspace w;
+    const int64_t index = (int64_t)sizeof(int64_t);
+    w.band = take_reals(b, p->copy ? p->band_h * p->band_w * p->ld : 0);
+    w.patches = take_reals(b, p->patch ? p->pixels * g->taps * g->src_cg : 0);
+    w.tile = take_reals(b, MR * NR);
+    w.offset = (int64_t *)take(b, p->pixels * index);
+    w.pixel = (int64_t *)take(b, p->pixels * index);
+    w.tap = (int64_t *)take(b, g->taps * index);
+    return w;
+}
+
+int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers) {
+    const plan p = make_plan(g, g->src_c, workers);
+    bump b = {0};
+    carve(g, &p, &b);
+    return b.used * workers;
+}
+
+void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+                               int64_t first, int64_t rows, int64_t width, real *band) {
+    const int64_t left = imin(imax(-x->low, 0), width), from = imax(x->low, 0);
+    const int64_t n = imax(imin(x->src - from, width - left), 0);
+    const size_t pixel_bytes = (size_t)channels * sizeof(real);
+    for (int64_t sy = first; sy < first + rows; sy++, band += width * channels) {
+        if (sy < 0 || sy >= y->src || n == 0) {
+            memset(band, 0, (size_t)width * pixel_bytes);
+            continue;
+        }
+        const real *src = image + (sy * x->src + from) * ld;
+        real *out = band + left * channels;
+        memset(band, 0, (size_t)left * pixel_bytes);
+        if (ld == channels)
+            memcpy(out, src, (size_t)n * pixel_bytes);
+        else
+            for (int64_t i = 0; i < n; i++) memcpy(out + i * channels, src + i * ld, pixel_bytes);
+        memset(out + n * channels, 0, (size_t)(width - left - n) * pixel_bytes);
+    }
+}
+
+/* Offsets of the taps of phase (ry, rx) in the band; returns their number. */
+static int64_t phase_taps(const gather *g, const plan *p, int64_t ry, int64_t rx, int64_t *tap) {
+    int64_t n = 0, dy = 0, dx = 0;
+    for (int64_t ky = 0; ky < g->y.kernel; ky++) {
+        if (!axis_tap(&g->y, g->spread, ry, ky, &dy)) continue;
+        for (int64_t kx = 0; kx < g->x.kernel; kx++)
+            if (axis_tap(&g->x, g->spread, rx, kx, &dx))
+                tap[n++] = ((dy - g->y.low) * p->band_w + dx - g->x.low) * p->ld;
+    }
+    return n;
+}
+
+/* Fills offset[] and pixel[] for the rows [q0, q1) of a phase; returns the number of pixels. */
+static int64_t phase_pixels(const job *j, int64_t image, int64_t q0, int64_t q1, int64_t ry, int64_t rx,
+                            workspace *w) {
+    const gather *g = j->g;
+    const int64_t end = imin(q1, axis_phase_count(&g->y, ry)), width = axis_phase_count(&g->x, rx);
+    int64_t n = 0;
+    for (int64_t q = q0; q < end; q++) {
+        const int64_t row = (q - q0) * g->y.step * j->p.band_w;
+        const int64_t out = (image * g->y.dst + ry + q * g->y.phases) * g->x.dst + rx;
+        for (int64_t x = 0; x < width; x++, n++) {
+            w->offset[n] = (row + x * g->x.step) * j->p.ld;
+            w->pixel[n] = out + x * g->x.phases;
+        }
+    }
+    return n;
+}
+
+/* patches[pixel][tap][channel of the group]; then the pixels are `taps * src_cg` apart and there is one tap.
+ */
+static void make_patches(const gather *g, const real *base, const workspace *w, int64_t pixels,
+                         int64_t taps) {
+    const int64_t c = g->src_cg;
+    real *out = w->patches;
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t t = 0; t < taps; t++, out += c) {
+            const real *in = base + w->offset[i] + w->tap[t];
+            for (int64_t k = 0; k < c; k++) out[k] = in[k];
+        }
+}
+
+/* All tiles of one phase and one group for the panels [p0, p1). */
+static void run_panels(const job *j, const workspace *w, const real *base, int64_t pixels, int64_t taps,
+                       const real *packed, int64_t group, int64_t p0, int64_t p1) {
+    const gather *g = j->g;
+    const int64_t tiles = ceil_div(pixels, MR), no_offset = 0, length = taps * g->src_cg;
+    const int patch = j->p.patch;
+    if (patch) make_patches(g, base, w, pixels, taps);
+    for (int64_t p = p0; p < p1; p++) {
+        const int64_t n = imin(NR, g->dst_cg - p * NR);
+        for (int64_t i = 0; i < tiles; i++) {
+            const int64_t first = pixels * i / tiles, count = pixels * (i + 1) / tiles - first;
+            const real *rows[MR];
+            for (int64_t m = 0; m < count; m++)
+                rows[m] = patch ? w->patches + (first + m) * length : base + w->offset[first + m];
+            DMI_K(dmi_conv_rows)
+            (rows, count, patch ? &no_offset : w->tap, patch ? 1 : taps, patch ? length : g->src_cg,
+             packed + p * length * NR, w->tile, NR);
+            DMI_K(dmi_conv_finish)
+            (w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue, g->image_pixels,
+             j->dst, j->ld_dst);
+        }
+    }
+}
+
+static void run_phase(const job *j, workspace *w, const real *band, int64_t pixels, int64_t taps,
+                      const real *packed, int64_t part) {
+    const gather *g = j->g;
+    const int64_t all = g->groups * g->panels, parts = j->p.panel_parts;
+    const int64_t first = all * part / parts, last = all * (part + 1) / parts;
+    for (int64_t group = first / g->panels; group * g->panels < last; group++) {
+        const int64_t start = group * g->panels;
+        run_panels(j, w, band + group * g->src_cg, pixels, taps, packed + start * taps * g->src_cg * NR,
+                   group, imax(first - start, 0), imin(last - start, g->panels));
+    }
+}
+
+static void run_block(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const gather *g = j->g;
+    bump b = {.base = j->scratch + worker * j->worker_bytes};
+    workspace w = carve(g, &j->p, &b);
+    const int64_t part = block % j->p.panel_parts, band = block / j->p.panel_parts % j->p.bands;
+    const int64_t image = block / j->p.panel_parts / j->p.bands;
+    const int64_t q0 = band * j->p.rows, q1 = imin(q0 + j->p.rows, g->y.count);
+    const int64_t src_y = q0 * g->y.step + g->y.low, rows = (q1 - q0 - 1) * g->y.step + g->y.span;
+    const real *base = w.band, *packed = j->packed;
+    if (j->p.copy)
+        DMI_K(dmi_conv_copy_band)
+        (j->src + image * g->y.src * g->x.src * j->ld_src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows,
+         j->p.band_w, w.band);
+    else
+        base = j->src + ((image * g->y.src + src_y) * g->x.src + g->x.low) * j->ld_src;
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++) {
+            const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);
+            const int64_t pixels = phase_pixels(j, image, q0, q1, ry, rx, &w);
+            if (pixels > 0) run_phase(j, &w, base, pixels, taps, packed, part);
+            packed += g->groups * g->panels * taps * g->src_cg * NR;
+        }
+}
+
+void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
+                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                            int64_t ld_dst, void *scratch) {
+    job j = {.g = g, .src = src, .packed = packed, .epilogue = epilogue, .dst = dst};
+    bump b = {0};
+    j.p = make_plan(g, ld_src, dmi_num_workers(context));
+    j.ld_src = ld_src;
+    j.ld_dst = ld_dst;
+    j.scratch = (char *)scratch;
+    carve(g, &j.p, &b);
+    j.worker_bytes = b.used;
+    dmi_parallel(context, g->batch * j.p.bands * j.p.panel_parts, run_block, &j);
+}
+
+/* ---- weights: [phase][group][panel][tap of the phase][src channel of the group][NR] ---- */
+
+typedef struct pack_job {
+    const gather *g;
+    const real *weights;
+    real *packed;
+} pack_job;
+
+/* Weights as stored: strided gathers read [dst_c][src_cg][taps], spread ones [src_c][dst_cg][taps]. */
+static void pack_tap(const gather *g, const real *weights, int64_t group, int64_t panel, int64_t tap,
+                     real *out) {
+    const int64_t first = panel * NR, n = imin(NR, g->dst_cg - first);
+    const int64_t src_step = g->spread ? g->dst_cg * g->taps : g->taps;
+    const int64_t dst_step = g->spread ? g->taps : g->src_cg * g->taps;
+    const real *in =
+        weights + tap + group * (g->spread ? g->src_cg : g->dst_cg) * (g->spread ? src_step : dst_step);
+    for (int64_t c = 0; c < g->src_cg; c++, out += NR) {
+        const real *row = in + c * src_step + first * dst_step;
+        for (int64_t k = 0; k < n; k++) out[k] = row[k * dst_step];
+        for (int64_t k = n; k < NR; k++) out[k] = 0;
+    }
+}
+
+static void pack_panel(void *arg, int64_t block, int32_t worker) {
+    const pack_job *j = (const pack_job *)arg;
+    const gather *g = j->g;
+    const int64_t group = block / g->panels, panel = block % g->panels;
+    real *phase = j->packed;
+    int64_t unused;
+    (void)worker;
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++) {
+            int64_t ny = 0, nx = 0;
+            for (int64_t k = 0; k < g->y.kernel; k++) ny += axis_tap(&g->y, g->spread, ry, k, &unused);
+            for (int64_t k = 0; k < g->x.kernel; k++) nx += axis_tap(&g->x, g->spread, rx, k, &unused);
+            real *out = phase + block * ny * nx * g->src_cg * NR;
+            for (int64_t ky = 0; ky < g->y.kernel; ky++) {
+                if (!axis_tap(&g->y, g->spread, ry, ky, &unused)) continue;
+                for (int64_t kx = 0; kx < g->x.kernel; kx++) {
+                    if (!axis_tap(&g->x, g->spread, rx, kx, &unused)) continue;
+                    pack_tap(g, j->weights, group, panel, ky * g->x.kernel + kx, out);
+                    out += g->src_cg * NR;
+                }
+            }
+            phase += g->groups * g->panels * ny * nx * g->src_cg * NR;
+        }
+}
+
+void DMI_K(dmi_conv_direct_pack)(dm_context *context, const gather *g, const real *weights, real *packed) {
+    pack_job j = {.g = g, .weights = weights, .packed = packed};
+    dmi_parallel(context, g->groups * g->panels, pack_panel, &j);
+}

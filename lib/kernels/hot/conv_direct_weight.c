@@ -1,0 +1,293 @@
+/* Direct gradient for the weights: with the padded map a and the map b that the kernel's centre runs over
+ * (a = x and b = dy of a convolution, a = dy and b = x of a transposed one)
+ *     dw[tap][i][k] = sum over images and pixels q of a[q * stride + tap * dilation - pad][i] * b[q][k].
+ * A pass (some images, or a band of rows of one) is copied once per block: a zero-padded, b into panels [NR]
+ * wide. A block is (slot, panels): a slot is a contiguous range of passes; the slots are summed in order at
+ * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads.
+ * With stride 1 and few channels in b, a and b change places; with few channels in a, patches as in
+ * conv_direct.c. */
+#include "kernels/hot/conv_internal.h"
+
+enum {
+    PATCH_MAX_CHANNELS = 4,
+    RUN_PIXELS = 192,         /* pixels that one register tile sums before it is added to dw */
+    PASS_BYTES = 512 * 1024,  /* of the padded copy */
+    FLAT_IMAGE = 128,         /* pixels of a pass of a matrix product */
+    BLOCK_BYTES = 320 * 1024, /* of dw in one block */
+    WANTED_BLOCKS = 16,
+    MAX_SLOTS = 8
+};
+
+typedef struct plan {
+    int64_t batch, groups, taps;
+    int64_t a_c, b_c, ag, bg; /* channels: all, of a group */
+    axis y, x;                /* src = a, dst = b */
+    int64_t sign;             /* offset of a tap = sign * (k * dilation - pad) */
+    int64_t depth;            /* channels of a row of the reduction: ag, with patches taps * ag */
+    int64_t panels, panel_parts, slots;
+    int64_t rows, bands, images; /* rows of b in a pass, passes of an image, images of a pass */
+    int64_t passes, band_h, band_w;
+    int64_t step_b, step_a, step_group; /* strides of dw */
+    int32_t flat, swap, copy, patch;
+} plan;
+
+typedef struct workspace {
+    real *band, *patches, *panels;
+    run *runs;
+    int64_t *tap;
+} workspace;
+
+typedef struct job {
+    plan p;
+    const real *a, *b;
+    int64_t ld_a, ld_b;
+    real *dw, *slots;
+    char *scratch;
+    int64_t worker_bytes;
+} job;
+
+static int64_t tap_offset(const plan *p, const axis *a, int64_t k) {
+    return p->sign * (k * a->dilation - a->pad);
+}
+
+static void set_axis(const plan *p, axis *a, int64_t src, int64_t dst, int64_t kernel, int64_t stride,
+                     int64_t pad, int64_t dilation) {
+    *a = (axis){.src = src, .dst = dst, .kernel = kernel, .stride = stride, .pad = pad, .dilation = dilation};
+    a->count = dst;
+    a->step = stride;
+    a->low = imin(tap_offset(p, a, 0), tap_offset(p, a, kernel - 1));
+    a->span = (kernel - 1) * dilation + 1;
+}
+
+static void set_geometry(plan *p, const dmi_conv *c) {
+    int64_t a_h = c->transposed ? c->out_h : c->in_h, b_h = c->transposed ? c->in_h : c->out_h;
+    int64_t a_w = c->transposed ? c->out_w : c->in_w, b_w = c->transposed ? c->in_w : c->out_w;
+    p->batch = c->batch;
+    p->groups = c->groups;
+    p->taps = (int64_t)c->kernel_h * c->kernel_w;
+    p->a_c = c->transposed ? c->out_c : c->in_c;
+    p->b_c = c->transposed ? c->in_c : c->out_c;
+    p->ag = p->a_c / p->groups;
+    p->bg = p->b_c / p->groups;
+    p->step_b = p->ag * p->taps;
+    p->step_a = p->taps;
+    p->step_group = p->bg * p->ag * p->taps;
+    p->sign = 1;
+    const int stride1 = c->stride_h == 1 && c->stride_w == 1;
+    p->flat = p->taps == 1 && stride1 && c->pad_h == 0 && c->pad_w == 0 && a_h == b_h && a_w == b_w;
+    p->swap = stride1 && p->groups == 1 && p->bg <= PATCH_MAX_CHANNELS && p->ag > p->bg;
+    if (p->swap) {
+        int64_t t;
+        t = p->a_c, p->a_c = p->b_c, p->b_c = t;
+        t = p->ag, p->ag = p->bg, p->bg = t;
+        t = p->step_a, p->step_a = p->step_b, p->step_b = t;
+        t = a_h, a_h = b_h, b_h = t;
+        t = a_w, a_w = b_w, b_w = t;
+        p->sign = -1;
+    }
+    if (p->flat) {
+        a_w = b_w = p->batch * a_h * a_w;
+        a_h = b_h = 1;
+        p->batch = 1;
+    }
+    set_axis(p, &p->y, a_h, b_h, c->kernel_h, c->stride_h, c->pad_h, c->dilation_h);
+    set_axis(p, &p->x, a_w, b_w, c->kernel_w, c->stride_w, c->pad_w, c->dilation_w);
+    p->patch = p->ag <= PATCH_MAX_CHANNELS && p->taps > 1;
+}
+
+static plan make_plan(const dmi_conv *c) {
+    plan p = {0};
+    set_geometry(&p, c);
+    const axis *y = &p.y, *x = &p.x;
+    const int64_t real_bytes = (int64_t)sizeof(real);
+    p.depth = p.patch ? p.ag * p.taps : p.ag;
+    p.copy = y->low < 0 || x->low < 0 || (y->dst - 1) * y->step + y->low + y->span > y->src ||
+             (x->dst - 1) * x->step + x->low + x->span > x->src;
+    p.band_w = p.copy ? (x->dst - 1) * x->step + x->span : x->src;
+    p.rows = imax(1, imin(y->dst, PASS_BYTES / (p.band_w * p.a_c * real_bytes * y->step)));
+    p.bands = ceil_div(y->dst, p.rows);
+    p.rows = ceil_div(y->dst, p.bands);
+    p.bands = ceil_div(y->dst, p.rows);
+    p.images = p.bands > 1 ? 1 : imax(1, imin(p.batch, RUN_PIXELS / (y->dst * x->dst)));
+    p.band_h = (p.rows - 1) * y->step + y->span;
+    p.passes = p.bands > 1 ? p.batch * p.bands : ceil_div(p.batch, p.images);
+    if (p.flat) {
+        p.rows = p.bands = p.images = 1;
+        p.passes = ceil_div(x->dst, FLAT_IMAGE);
+    }
+    p.panels = ceil_div(p.bg, NR);
+    const int64_t panel_bytes = p.taps * p.ag * NR * real_bytes;
+    const int64_t per_block = imax(1, imin(BLOCK_BYTES / panel_bytes, 64 / NR));
+    p.panel_parts = p.groups * ceil_div(p.panels, per_block);
+    p.slots = imax(1, imin(imin(MAX_SLOTS, p.passes), WANTED_BLOCKS / p.panel_parts));
+    return p;
+}
+
+static int64_t slot_reals(const plan *p) {
+    return p->groups * p->panels * p->taps * p->ag * NR;
+}
+
+static workspace carve(const plan *p, bump *b) {
+    workspace w;
+    const int64_t pixels = p->flat ? FLAT_IMAGE : p->images * p->rows * p->x.dst;
+    w.band = take_reals(b, p->copy ? p->images * p->band_h * p->band_w * p->ag : 0);
+    w.patches = take_reals(b, p->patch ? pixels * p->depth : 0);
+    w.panels = take_reals(b, pixels * NR * imin(p->panels, ceil_div(64, NR)));
+    w.runs = (run *)take(b, p->images * p->rows * (int64_t)sizeof(run));
+    w.tap = (int64_t *)take(b, p->taps * (int64_t)sizeof(int64_t));
+    return w;
+}
+
+int64_t DMI_K(dmi_conv_direct_weight_scratch)(const dmi_conv *conv, int32_t workers) {
+    const plan p = make_plan(conv);
+    bump b = {0};
+    carve(&p, &b);
+    return bytes64(p.slots * slot_reals(&p) * (int64_t)sizeof(real)) + b.used * workers;
+}
+
+/* `count` pixels of b from `first` on, channels of panels [p0, p1): out[panel][pixel][NR], `pixels` a panel.
+ */
+static void copy_panels(const job *j, int64_t first, int64_t count, int64_t group, int64_t p0, int64_t p1,
+                        int64_t pixels, real *out) {
+    const plan *p = &j->p;
+    for (int64_t panel = p0; panel < p1; panel++, out += pixels * NR) {
+        const int64_t n = imin(NR, p->bg - panel * NR);
+        const real *src = j->b + first * j->ld_b + group * p->bg + panel * NR;
+        for (int64_t i = 0; i < count; i++, src += j->ld_b) {
+            vstore(out + i * NR, vload_part(src, n));
+            vstore(out + i * NR + W, n > W ? vload_part(src + W, n - W) : vzero());
+        }
+    }
+}
+
+static void make_patches(const plan *p, const real *base, int64_t step, const run *runs, int64_t num_runs,
+                         const int64_t *tap, real *out) {
+    for (int64_t r = 0; r < num_runs; r++)
+        for (int64_t i = 0; i < runs[r].count; i++)
+            for (int64_t t = 0; t < p->taps; t++) {
+                const real *in = base + runs[r].offset + i * step + tap[t];
+                for (int64_t c = 0; c < p->ag; c++) *out++ = in[c];
+            }
+}
+
+/* Adds the runs of one pass to dw, RUN_PIXELS or so at a time. */
+static void add_runs(const plan *p, const workspace *w, const real *base, int64_t step, int64_t num_runs,
+                     int64_t pixels, int64_t num_panels, real *dw) {
+    const int64_t taps = p->patch ? 1 : p->taps;
+    int64_t done = 0;
+    for (int64_t r = 0, next; r < num_runs; r = next) {
+        int64_t count = 0;
+        for (next = r; next < num_runs && (next == r || count + w->runs[next].count <= RUN_PIXELS); next++)
+            count += w->runs[next].count;
+        const run whole = {.offset = done * p->depth, .count = count};
+        for (int64_t panel = 0; panel < num_panels; panel++) {
+            const real *b = w->panels + (panel * pixels + done) * NR;
+            for (int64_t t = 0; t < taps; t++) {
+                real *out = dw + (panel * p->taps * p->ag + t * p->ag) * NR;
+                if (p->patch)
+                    DMI_K(dmi_conv_reduce)(w->patches, p->depth, &whole, 1, b, p->depth, out);
+                else
+                    DMI_K(dmi_conv_reduce)(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
+            }
+        }
+        done += count;
+    }
+}
+
+static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t group, int64_t p0, int64_t p1,
+                     real *dw) {
+    const plan *p = &j->p;
+    const int64_t ld = p->copy ? p->ag : j->ld_a, row = p->x.dst;
+    const int64_t image = p->bands > 1 ? pass / p->bands : pass * p->images;
+    const int64_t images = imin(p->images, p->batch - image),
+                  q0 = p->bands > 1 ? pass % p->bands * p->rows : 0;
+    const int64_t q1 = imin(q0 + p->rows, p->y.dst), rows = q1 - q0;
+    const real *base = w->band;
+    int64_t num_runs = 0, pixels = images * rows * row, first = (image * p->y.dst + q0) * row;
+    if (p->flat) {
+        first = pass * FLAT_IMAGE;
+        pixels = imin(FLAT_IMAGE, row - first);
+        base = j->a + first * j->ld_a + group * p->ag;
+        w->runs[num_runs++] = (run){.offset = 0, .count = pixels};
+        copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
+    } else {
+        const int64_t src_y = q0 * p->y.step + p->y.low, src_rows = (rows - 1) * p->y.step + p->y.span;
+        const int64_t image_step = (p->copy ? p->band_h : p->y.src) * p->band_w * ld;
+        if (!p->copy)
+            base = j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a + group * p->ag;
+        for (int64_t i = 0; i < images; i++) {
+            if (p->copy)
+                DMI_K(dmi_conv_copy_band)
+                (j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a, &p->y, &p->x,
+                 p->ag, src_y, src_rows, p->band_w, w->band + i * image_step);
+            for (int64_t q = 0; q < rows; q++)
+                w->runs[num_runs++] =
+                    (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};
+        }
+        copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
+    }
+    for (int64_t ky = 0, t = 0; ky < p->y.kernel; ky++)
+        for (int64_t kx = 0; kx < p->x.kernel; kx++, t++)
+            w->tap[t] =
+                ((tap_offset(p, &p->y, ky) - p->y.low) * p->band_w + tap_offset(p, &p->x, kx) - p->x.low) *
+                ld;
+    if (p->patch) make_patches(p, base, p->x.step * ld, w->runs, num_runs, w->tap, w->patches);
+    add_runs(p, w, base, p->x.step * ld, num_runs, pixels, p1 - p0, dw);
+}
+
+static void run_block(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    bump b = {.base = j->scratch + worker * j->worker_bytes};
+    const workspace w = carve(p, &b);
+    const int64_t slot = block / p->panel_parts, part = block % p->panel_parts,
+                  parts = p->panel_parts / p->groups;
+    const int64_t group = part / parts, within = part % parts;
+    const int64_t p0 = p->panels * within / parts, p1 = p->panels * (within + 1) / parts;
+    const int64_t panel_reals = p->taps * p->ag * NR;
+    real *dw = j->slots + slot * slot_reals(p) + (group * p->panels + p0) * panel_reals;
+    memset(dw, 0, (size_t)((p1 - p0) * panel_reals) * sizeof(real));
+    for (int64_t pass = p->passes * slot / p->slots; pass < p->passes * (slot + 1) / p->slots; pass++)
+        run_pass(j, &w, pass, group, p0, p1, dw);
+}
+
+/* dw += the slots in order, for one panel: [tap][a channel][NR] -> PyTorch's layout. */
+static void add_slots(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    const int64_t group = block / p->panels, first = block % p->panels * NR, n = imin(NR, p->bg - first);
+    const int64_t slot_step = slot_reals(p);
+    const real *panel = j->slots + block * p->taps * p->ag * NR;
+    (void)worker;
+    for (int64_t a = 0; a < p->ag; a++)
+        for (int64_t t = 0; t < p->taps; t++) {
+            const real *in = panel + (t * p->ag + a) * NR;
+            real sum[NR];
+            vf s0 = vload(in), s1 = vload(in + W);
+            for (int64_t s = 1; s < p->slots; s++) {
+                s0 += vload(in + s * slot_step);
+                s1 += vload(in + s * slot_step + W);
+            }
+            vstore(sum, s0);
+            vstore(sum + W, s1);
+            real *out = j->dw + group * p->step_group + first * p->step_b + a * p->step_a + t;
+            for (int64_t k = 0; k < n; k++) out[k * p->step_b] += sum[k];
+        }
+}
+
+void DMI_K(dmi_conv_direct_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                   const real *dy, int64_t lddy, real *dw, void *scratch) {
+    job j = {.p = make_plan(conv), .dw = dw, .slots = (real *)scratch};
+    const plan *p = &j.p;
+    const int a_is_x = (conv->transposed == 0) != (p->swap != 0);
+    bump b = {0};
+    j.a = a_is_x ? x : dy;
+    j.ld_a = a_is_x ? ldx : lddy;
+    j.b = a_is_x ? dy : x;
+    j.ld_b = a_is_x ? lddy : ldx;
+    carve(p, &b);
+    j.worker_bytes = b.used;
+    j.scratch = (char *)scratch + bytes64(p->slots * slot_reals(p) * (int64_t)sizeof(real));
+    dmi_parallel(context, p->slots * p->panel_parts, run_block, &j);
+    dmi_parallel(context, p->groups * p->panels, add_slots, &j);
+}

@@ -1,0 +1,128 @@
+/* The six entry points: which algorithm a geometry takes, and the geometry as a gather. */
+#include "kernels/hot/conv_internal.h"
+
+/* Below these sizes the transforms cost more than the multiplications that they save. */
+enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4 };
+
+int DMI_K(dmi_conv_is_winograd)(const dmi_conv *conv) {
+    const int fits = conv->kernel_h == 3 && conv->kernel_w == 3 && conv->stride_h == 1 &&
+                     conv->stride_w == 1 && conv->pad_h == 1 && conv->pad_w == 1 && conv->dilation_h == 1 &&
+                     conv->dilation_w == 1 && conv->groups == 1 && conv->in_h == conv->out_h &&
+                     conv->in_w == conv->out_w;
+    if (!fits || conv->algorithm == DMI_CONV_DIRECT) return 0;
+    if (conv->algorithm == DMI_CONV_WINOGRAD) return 1;
+    return imin(conv->in_c, conv->out_c) >= WINOGRAD_MIN_CHANNELS &&
+           imin(conv->in_h, conv->in_w) >= WINOGRAD_MIN_SIDE;
+}
+
+static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
+                      int spread) {
+    axis a = {.src = src, .dst = dst, .kernel = kernel, .stride = stride, .pad = pad, .dilation = dilation};
+    int64_t high = 0, offset = 0;
+    int found = 0;
+    a.phases = spread ? stride : 1;
+    a.step = spread ? 1 : stride;
+    a.count = ceil_div(dst, a.phases);
+    for (int64_t r = 0; r < a.phases; r++) {
+        for (int64_t k = 0; k < kernel; k++) {
+            if (!axis_tap(&a, spread, r, k, &offset)) continue;
+            a.low = found ? imin(a.low, offset) : offset;
+            high = found ? imax(high, offset) : offset;
+            found = 1;
+        }
+    }
+    a.span = high - a.low + 1;
+    return a;
+}
+
+gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction) {
+    const int backward = direction == DMI_CONV_BACKWARD_DATA;
+    gather g = {.batch = conv->batch, .groups = conv->groups, .spread = (conv->transposed != 0) != backward};
+    const int64_t src_h = backward ? conv->out_h : conv->in_h, dst_h = backward ? conv->in_h : conv->out_h;
+    const int64_t src_w = backward ? conv->out_w : conv->in_w, dst_w = backward ? conv->in_w : conv->out_w;
+    g.src_c = backward ? conv->out_c : conv->in_c;
+    g.dst_c = backward ? conv->in_c : conv->out_c;
+    g.src_cg = g.src_c / g.groups;
+    g.dst_cg = g.dst_c / g.groups;
+    g.taps = (int64_t)conv->kernel_h * conv->kernel_w;
+    g.panels = ceil_div(g.dst_cg, NR);
+    g.image_pixels = dst_h * dst_w;
+    const int stride1 = conv->stride_h == 1 && conv->stride_w == 1;
+    g.flat =
+        g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
+    g.winograd = DMI_K(dmi_conv_is_winograd)(conv);
+    g.expand = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
+    if (g.flat) {
+        const int64_t rows = g.batch * g.image_pixels;
+        g.batch = 1;
+        g.y = make_axis(rows, rows, 1, 1, 0, 1, g.spread);
+        g.x = make_axis(1, 1, 1, 1, 0, 1, g.spread);
+        return g;
+    }
+    g.y = make_axis(src_h, dst_h, conv->kernel_h, conv->stride_h, conv->pad_h, conv->dilation_h, g.spread);
+    g.x = make_axis(src_w, dst_w, conv->kernel_w, conv->stride_w, conv->pad_w, conv->dilation_w, g.spread);
+    return g;
+}
+
+size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
+    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
+    if (g.winograd) return (size_t)DMI_K(dmi_conv_winograd_pack_size)(&g);
+    const int64_t panels = g.expand ? ceil_div(g.taps * g.dst_c, NR) : g.groups * g.panels * g.taps;
+    return (size_t)(panels * g.src_cg * NR) * sizeof(real);
+}
+
+void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
+                          void *packed) {
+    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
+    if (g.winograd)
+        DMI_K(dmi_conv_winograd_pack)(context, &g, weights, packed);
+    else if (g.expand)
+        DMI_K(dmi_conv_expand_pack)(&g, weights, packed);
+    else
+        DMI_K(dmi_conv_direct_pack)(context, &g, weights, packed);
+}
+
+size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t workers) {
+    if (direction == DMI_CONV_BACKWARD_WEIGHT) {
+        if (DMI_K(dmi_conv_is_winograd)(conv))
+            return (size_t)DMI_K(dmi_conv_winograd_weight_scratch)(conv, workers);
+        return (size_t)DMI_K(dmi_conv_direct_weight_scratch)(conv, workers);
+    }
+    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
+    if (g.winograd) return (size_t)DMI_K(dmi_conv_winograd_scratch)(&g, workers);
+    if (g.expand) return (size_t)DMI_K(dmi_conv_expand_scratch)(&g, workers);
+    return (size_t)DMI_K(dmi_conv_direct_scratch)(&g, workers);
+}
+
+static void apply(dm_context *context, const gather *g, const real *src, int64_t ld_src, const void *packed,
+                  const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
+    if (g->winograd)
+        DMI_K(dmi_conv_winograd)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+    else if (g->expand)
+        DMI_K(dmi_conv_expand)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+    else
+        DMI_K(dmi_conv_direct)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+}
+
+void DMI_K(dmi_conv_forward)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                             const void *packed, const DMI_R(dmi_epilogue) * epilogue, real *y, int64_t ldy,
+                             void *scratch) {
+    const gather g = DMI_K(dmi_conv_gather)(conv, DMI_CONV_FORWARD);
+    apply(context, &g, x, ldx, packed, epilogue, y, ldy, scratch);
+}
+
+void DMI_K(dmi_conv_backward_data)(dm_context *context, const dmi_conv *conv, const real *dy, int64_t lddy,
+                                   const void *packed, real *dx, int64_t lddx, int accumulate,
+                                   void *scratch) {
+    const gather g = DMI_K(dmi_conv_gather)(conv, DMI_CONV_BACKWARD_DATA);
+    const DMI_R(dmi_epilogue) add = {.residual = dx, .residual_ld = lddx, .activation = DMI_ACT_NONE};
+    apply(context, &g, dy, lddy, packed, accumulate ? &add : NULL, dx, lddx, scratch);
+}
+
+void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                     const real *dy, int64_t lddy, real *dw, void *scratch) {
+    if (DMI_K(dmi_conv_is_winograd)(conv))
+        DMI_K(dmi_conv_winograd_weight)(context, conv, x, ldx, dy, lddy, dw, scratch);
+    else
+        DMI_K(dmi_conv_direct_weight)(context, conv, x, ldx, dy, lddy, dw, scratch);
+}

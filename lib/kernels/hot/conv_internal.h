@@ -1,0 +1,151 @@
+/* What the files of the convolution kernels share.
+ *
+ * Forward and gradient for the input are one operation, a gather: with source s, destination d and weights w,
+ *     strided:  d[q]     = sum_k s[q * stride + k * dilation - pad] w[k]
+ *     spread:   d[q * stride + r] = sum_k s[q + (r + pad - k * dilation) / stride] w[k], over the k that
+ * divide per axis. A convolution's forward is strided and its input gradient spread; for a transposed
+ * convolution it is the other way round. A spread gather is done as stride_h * stride_w phases (r_y, r_x),
+ * each with its own taps. */
+#ifndef DMI_CONV_INTERNAL_H
+#define DMI_CONV_INTERNAL_H
+
+#include "kernels/hot/conv_kernels.h"
+#include "kernels/hot/conv_vector.h"
+
+/* One axis of a gather. */
+typedef struct axis {
+    int64_t src, dst, kernel, stride, pad, dilation;
+    int64_t phases; /* 1, or the stride of a spread gather */
+    int64_t step;   /* source pixels from one q to the next */
+    int64_t count;  /* the largest number of q in a phase */
+    int64_t low;    /* smallest source offset of a tap */
+    int64_t span;   /* largest - smallest source offset + 1 */
+} axis;
+
+typedef struct gather {
+    int64_t batch, groups;
+    int64_t src_c, dst_c;   /* all channels */
+    int64_t src_cg, dst_cg; /* channels of a group */
+    axis y, x;
+    int64_t taps, panels;
+    int64_t image_pixels; /* destination pixels that share one row of image_bias */
+    int32_t spread;
+    int32_t flat;     /* a matrix product: the batch is folded into y */
+    int32_t winograd; /* F(4x4, 3x3) */
+    int32_t expand; /* few output channels: every tap becomes an output channel of a matrix product, added up
+                       later */
+} gather;
+
+static inline int64_t imin(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static inline int64_t imax(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+static inline int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static inline int64_t round_up(int64_t a, int64_t b) {
+    return ceil_div(a, b) * b;
+}
+static inline int64_t bytes64(int64_t bytes) {
+    return round_up(bytes, DMI_ALIGNMENT);
+}
+
+/* Takes aligned pieces off a block of scratch memory; with base NULL it only counts. */
+typedef struct bump {
+    char *base;
+    int64_t used;
+} bump;
+
+static inline void *take(bump *b, int64_t bytes) {
+    void *p = b->base ? b->base + b->used : NULL;
+    b->used += bytes64(bytes);
+    return p;
+}
+
+static inline real *take_reals(bump *b, int64_t n) {
+    return (real *)take(b, n * (int64_t)sizeof(real));
+}
+
+/* Where tap k of phase r reads: 1 and its offset, 0 when it is not part of that phase. */
+static inline int axis_tap(const axis *a, int spread, int64_t r, int64_t k, int64_t *offset) {
+    const int64_t at = spread ? r + a->pad - k * a->dilation : k * a->dilation - a->pad;
+    if (!spread) {
+        *offset = at;
+        return 1;
+    }
+    if (at % a->stride != 0) return 0;
+    *offset = at / a->stride;
+    return 1;
+}
+
+/* Number of destination pixels of phase r. */
+static inline int64_t axis_phase_count(const axis *a, int64_t r) {
+    return r < a->dst ? (a->dst - r - 1) / a->phases + 1 : 0;
+}
+
+gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction);
+int DMI_K(dmi_conv_is_winograd)(const dmi_conv *conv);
+
+/* ---- conv_rows.c ---- */
+
+/* out[m][0..NR) = sum over taps t and c < depth of rows[m][taps[t] + c] * w[t][c][0..NR), for m < count <=
+ * MR. One chain of fused multiply-adds per output in the order of (t, c), whatever `count` is. */
+void DMI_K(dmi_conv_rows)(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
+                          int64_t depth, const real *w, real *out, int64_t ld_out);
+/* Stores tile[m][0..n), the channels from `channel` on, at pixels[m] of dst through the epilogue. */
+void DMI_K(dmi_conv_finish)(const real *tile, const int64_t *pixels, int64_t count, int64_t channel,
+                            int64_t n, const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst,
+                            int64_t ld_dst);
+/* c[m][..] = a[m][..] * b for m < count: a plain product with one packed panel, `depth` long. */
+void DMI_K(dmi_conv_product)(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel,
+                             real *c, int64_t ld_c);
+
+/* ---- conv_reduce.c ---- */
+
+/* One run of pixels: those at a[offset], a[offset + step], ... */
+typedef struct run {
+    int64_t offset, count;
+} run;
+
+/* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
+ * the rows of b follow each other. The sum is formed from zero and then added to out. */
+void DMI_K(dmi_conv_reduce)(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
+                            int64_t channels, real *out);
+
+/* ---- conv_direct.c ---- */
+/* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the
+ * image; the band is dense, `channels` reals a pixel. */
+void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+                               int64_t first, int64_t rows, int64_t width, real *band);
+void DMI_K(dmi_conv_direct_pack)(dm_context *context, const gather *g, const real *weights, real *packed);
+int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers);
+void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
+                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                            int64_t ld_dst, void *scratch);
+
+/* ---- conv_expand.c ---- */
+void DMI_K(dmi_conv_expand_pack)(const gather *g, const real *weights, real *packed);
+int64_t DMI_K(dmi_conv_expand_scratch)(const gather *g, int32_t workers);
+void DMI_K(dmi_conv_expand)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
+                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                            int64_t ld_dst, void *scratch);
+
+/* ---- conv_direct_weight.c ---- */
+int64_t DMI_K(dmi_conv_direct_weight_scratch)(const dmi_conv *conv, int32_t workers);
+void DMI_K(dmi_conv_direct_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                   const real *dy, int64_t lddy, real *dw, void *scratch);
+
+/* ---- conv_winograd.c, conv_winograd_weight.c ---- */
+int64_t DMI_K(dmi_conv_winograd_pack_size)(const gather *g);
+void DMI_K(dmi_conv_winograd_pack)(dm_context *context, const gather *g, const real *weights, real *packed);
+int64_t DMI_K(dmi_conv_winograd_scratch)(const gather *g, int32_t workers);
+void DMI_K(dmi_conv_winograd)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
+                              const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                              int64_t ld_dst, void *scratch);
+int64_t DMI_K(dmi_conv_winograd_weight_scratch)(const dmi_conv *conv, int32_t workers);
+void DMI_K(dmi_conv_winograd_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                     const real *dy, int64_t lddy, real *dw, void *scratch);
+
+#endif

@@ -1,0 +1,97 @@
+/* The vector of W reals that the convolution kernels are written in, and the size of their register tile:
+ * MR rows x NR = 2 W columns of accumulators, two vectors of weights, one broadcast. */
+#ifndef DMI_CONV_VECTOR_H
+#define DMI_CONV_VECTOR_H
+
+#include <string.h>
+
+#include "kernels/real.h"
+
+#if defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { VECTOR_BYTES = 64, MR = 14 };
+#define VECTOR_ALIGN 64
+#elif defined(__AVX__)
+enum { VECTOR_BYTES = 32, MR = 6 };
+#define VECTOR_ALIGN 32
+#elif defined(__aarch64__)
+enum { VECTOR_BYTES = 16, MR = 14 };
+#define VECTOR_ALIGN 16
+#else
+enum { VECTOR_BYTES = 16, MR = 6 };
+#define VECTOR_ALIGN 16
+#endif
+enum { W = VECTOR_BYTES / (int)sizeof(real), NR = 2 * W };
+
+typedef real vf __attribute__((vector_size(VECTOR_ALIGN)));
+typedef real vf_unaligned __attribute__((vector_size(VECTOR_ALIGN), aligned(DMI_REAL_BITS / 8), may_alias));
+
+static inline vf vload(const real *p) {
+    return *(const vf_unaligned *)p;
+}
+static inline void vstore(real *p, vf v) {
+    *(vf_unaligned *)p = v;
+}
+static inline vf vzero(void) {
+    return (vf){0};
+}
+
+/* a * b + c, fused where the machine has it; written out so that no compiler flag changes the rounding. */
+static inline vf vfma(vf a, vf b, vf c) {
+#if defined(__AVX512F__) && DMI_REAL_BITS == 32
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX512F__)
+    return (vf)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__) && DMI_REAL_BITS == 32
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__)
+    return (vf)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline vf vsplat(real x) {
+#if defined(__AVX512F__) && DMI_REAL_BITS == 32
+    return (vf)_mm512_set1_ps(x);
+#elif defined(__AVX512F__)
+    return (vf)_mm512_set1_pd(x);
+#elif defined(__FMA__) && DMI_REAL_BITS == 32
+    return (vf)_mm256_set1_ps(x);
+#elif defined(__FMA__)
+    return (vf)_mm256_set1_pd(x);
+#else
+    return x - (vf){0};
+#endif
+}
+
+/* The first n (any number, also <= 0) elements; the other lanes are zero and left alone. */
+static inline vf vload_part(const real *p, int64_t n) {
+    vf v = {0};
+    if (n >= W) return vload(p);
+    if (n > 0) memcpy(&v, p, (size_t)n * sizeof(real));
+    return v;
+}
+
+static inline void vstore_part(real *p, vf v, int64_t n) {
+    if (n >= W)
+        vstore(p, v);
+    else if (n > 0)
+        memcpy(p, &v, (size_t)n * sizeof(real));
+}
+
+/* max(v, 0) and NaN -> NaN. */
+static inline vf vrelu(vf v) {
+#if DMI_REAL_BITS == 32
+    typedef int32_t mask __attribute__((vector_size(VECTOR_ALIGN)));
+#else
+    typedef int64_t mask __attribute__((vector_size(VECTOR_ALIGN)));
+#endif
+    const mask negative = (mask)(v < vzero());
+    return (vf)((mask)v & ~negative);
+}
+
+#endif

@@ -1,0 +1,182 @@
+/* Winograd forward pass and input gradient: for blocks of tiles, input transform, 36 matrix products, output
+ * transform. A block's transforms stay in the second-level cache. When all tiles fit in one block or so, it
+ * is shared: the workers split its tiles, then the products, then its tiles again. How tiles are cut changes
+ * no bit. */
+#include "kernels/hot/conv_winograd.h"
+
+enum { BLOCK_BYTES = 1536 * 1024, MIN_TILES = 48, MAX_TILES = 96, SHARED_TILES = 4 /* a piece of work */ };
+
+typedef struct plan {
+    tiling ty, tx;
+    int64_t total, tiles, blocks;               /* tiles: of a block */
+    int64_t src_ld, dst_ld, v_stride, m_stride; /* padded channels, reals from one position to the next */
+    int32_t shared;
+} plan;
+
+typedef struct workspace {
+    tile_list list;
+    real *zeros, *v, *m;
+} workspace;
+
+typedef struct job {
+    const gather *g;
+    plan p;
+    image_map src;
+    const real *u;
+    const DMI_R(dmi_epilogue) * epilogue;
+    real *dst;
+    int64_t ld_dst;
+    char *scratch;
+    int64_t worker_bytes;
+    const workspace *shared;
+} job;
+
+static plan make_plan(const gather *g, int32_t workers) {
+    plan p = {.ty = make_tiling(g->y.dst), .tx = make_tiling(g->x.dst)};
+    p.total = g->batch * p.ty.tiles * p.tx.tiles;
+    p.src_ld = round_up(g->src_c, W);
+    p.dst_ld = g->panels * NR;
+    p.tiles = BLOCK_BYTES / (POSITIONS * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
+    p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
+    p.shared = workers > 1 && p.total <= p.tiles * workers;
+    if (p.shared) p.tiles = p.total;
+    p.blocks = ceil_div(p.total, p.tiles);
+    if (!p.shared && p.blocks < 8 * workers) p.blocks = round_up(p.blocks, workers);
+    p.tiles = ceil_div(p.total, p.blocks);
+    p.blocks = ceil_div(p.total, p.tiles);
+    /* One more cache line, or all positions of a tile fall into one set of the cache. */
+    p.v_stride = p.tiles * p.src_ld + NR;
+    p.m_stride = p.tiles * p.dst_ld + NR;
+    return p;
+}
+
+static workspace carve(const gather *g, const plan *p, bump *b) {
+    workspace w = {0};
+    w.list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
+    w.zeros = take_reals(b, g->src_c);
+    w.v = take_reals(b, POSITIONS * p->v_stride);
+    w.m = take_reals(b, POSITIONS * p->m_stride);
+    return w;
+}
+
+int64_t DMI_K(dmi_conv_winograd_scratch)(const gather *g, int32_t workers) {
+    const plan p = make_plan(g, workers);
+    bump b = {0};
+    carve(g, &p, &b);
+    return b.used * (p.shared ? 1 : workers);
+}
+
+/* m = v u at one position for the panels [p0, p1). */
+static void multiply(const job *j, const workspace *w, int64_t position, int64_t p0, int64_t p1) {
+    const plan *p = &j->p;
+    const int64_t panel = j->g->src_c * NR;
+    const real *v = w->v + position * p->v_stride, *u = j->u + position * j->g->panels * panel;
+    real *m = w->m + position * p->m_stride;
+    int64_t from, to;
+    position_range(&w->list, position, &from, &to);
+    if (from >= to) return;
+    for (int64_t i = p0; i < p1; i++)
+        DMI_K(dmi_conv_product)
+        (v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel,
+         m + from * p->dst_ld + i * NR, p->dst_ld);
+}
+
+static void transform_input(const job *j, const workspace *w, int64_t first, int64_t last) {
+    DMI_K(dmi_conv_winograd_input)
+    (&w->list, first, last, &j->src, j->g->src_c, w->zeros, w->v, j->p.v_stride, j->p.src_ld);
+}
+
+static void transform_output(const job *j, const workspace *w, int64_t first, int64_t last) {
+    DMI_K(dmi_conv_winograd_output)
+    (&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c, j->epilogue, j->dst, j->ld_dst,
+     j->g->y.dst, j->g->x.dst);
+}
+
+static void run_block(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const int64_t first = block * j->p.tiles, count = imin(j->p.tiles, j->p.total - first);
+    bump b = {.base = j->scratch + worker * j->worker_bytes};
+    workspace w = carve(j->g, &j->p, &b);
+    memset(w.zeros, 0, (size_t)j->g->src_c * sizeof(real));
+    list_tiles(&w.list, &j->p.ty, &j->p.tx, first, count);
+    transform_input(j, &w, 0, count);
+    for (int64_t position = 0; position < POSITIONS; position++) multiply(j, &w, position, 0, j->g->panels);
+    transform_output(j, &w, 0, count);
+}
+
+static void shared_input(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    (void)worker;
+    transform_input(j, j->shared, block * SHARED_TILES, imin((block + 1) * SHARED_TILES, j->p.total));
+}
+
+static void shared_multiply(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    (void)worker;
+    multiply(j, j->shared, block, 0, j->g->panels);
+}
+
+static void shared_output(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    (void)worker;
+    transform_output(j, j->shared, block * SHARED_TILES, imin((block + 1) * SHARED_TILES, j->p.total));
+}
+
+void DMI_K(dmi_conv_winograd)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
+                              const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                              int64_t ld_dst, void *scratch) {
+    job j = {
+        .g = g, .p = make_plan(g, dmi_num_workers(context)), .u = packed, .epilogue = epilogue, .dst = dst};
+    bump b = {.base = (char *)scratch};
+    workspace w = carve(g, &j.p, &b);
+    j.src = (image_map){.data = src, .ld = ld_src, .h = g->y.src, .w = g->x.src};
+    j.ld_dst = ld_dst;
+    j.scratch = (char *)scratch;
+    j.worker_bytes = b.used;
+    if (!j.p.shared) {
+        dmi_parallel(context, j.p.blocks, run_block, &j);
+        return;
+    }
+    memset(w.zeros, 0, (size_t)g->src_c * sizeof(real));
+    list_tiles(&w.list, &j.p.ty, &j.p.tx, 0, j.p.total);
+    j.shared = &w;
+    const int64_t pieces = ceil_div(j.p.total, SHARED_TILES);
+    dmi_parallel(context, pieces, shared_input, &j);
+    dmi_parallel(context, POSITIONS, shared_multiply, &j);
+    dmi_parallel(context, pieces, shared_output, &j);
+}
+
+/* ---- weights: u[position][panel][source channel][NR] ---- */
+
+typedef struct pack_job {
+    const gather *g;
+    const real *weights;
+    real *u;
+    int64_t parts;
+} pack_job;
+
+int64_t DMI_K(dmi_conv_winograd_pack_size)(const gather *g) {
+    return POSITIONS * g->panels * g->src_c * NR * (int64_t)sizeof(real);
+}
+
+/* A spread gather reads its source at minus the tap's offset: the kernel turned by 180 degrees. */
+static void pack_part(void *arg, int64_t block, int32_t worker) {
+    const pack_job *j = (const pack_job *)arg;
+    const gather *g = j->g;
+    const int64_t panel = block / j->parts, part = block % j->parts, stride = g->panels * g->src_c * NR;
+    const int64_t first = panel * NR, n = imin(NR, g->dst_c - first);
+    const int64_t src_step = 9 * (g->spread ? g->dst_c : 1), dst_step = 9 * (g->spread ? 1 : g->src_c);
+    (void)worker;
+    for (int64_t c = g->src_c * part / j->parts; c < g->src_c * (part + 1) / j->parts; c++) {
+        const real *in = j->weights + c * src_step + first * dst_step;
+        real kernel[9 * NR] = {0};
+        for (int64_t k = 0; k < n; k++)
+            for (int t = 0; t < 9; t++) kernel[t * NR + k] = in[k * dst_step + (g->spread ? 8 - t : t)];
+        DMI_K(dmi_conv_winograd_kernel)(kernel, j->u + (panel * g->src_c + c) * NR, stride);
+    }
+}
+
+void DMI_K(dmi_conv_winograd_pack)(dm_context *context, const gather *g, const real *weights, real *packed) {
+    pack_job j = {.g = g, .weights = weights, .u = packed, .parts = ceil_div(g->src_c, 64)};
+    dmi_parallel(context, g->panels * j.parts, pack_part, &j);
+}

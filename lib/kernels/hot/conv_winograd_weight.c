@@ -1,0 +1,121 @@
+/* Winograd gradient for the weights: du = v^T m at each position with v = B^T x B and m = A dy A^T, then
+ * dw = G^T du G. Chunks of tiles are transformed into shared memory, then the 36 positions (and panels) are
+ * split over the workers, so that every du has one writer and one order of sums, whatever the number of
+ * threads. */
+#include "kernels/hot/conv_winograd.h"
+
+enum {
+    CHUNK_BYTES = 12 * 1024 * 1024,
+    MIN_TILES = 64,
+    MAX_TILES = 256,
+    PIECE = 4 /* tiles */,
+    WANTED_PRODUCTS = 128
+};
+
+typedef struct plan {
+    tiling ty, tx;
+    int64_t a_c, b_c; /* channels of the padded map a and of the map b; dw is [b][a][9] */
+    int64_t total, tiles, panels, panel_parts, a_ld, v_stride, m_stride;
+} plan;
+
+typedef struct job {
+    plan p;
+    image_map a, b;
+    real *dw, *zeros, *v, *m, *du; /* du[position][panel][a channel][NR] */
+    tile_list list;
+} job;
+
+static plan make_plan(const dmi_conv *c) {
+    plan p = {.ty = make_tiling(c->in_h), .tx = make_tiling(c->in_w)};
+    p.a_c = c->transposed ? c->out_c : c->in_c;
+    p.b_c = c->transposed ? c->in_c : c->out_c;
+    p.panels = ceil_div(p.b_c, NR);
+    p.a_ld = round_up(p.a_c, W);
+    p.total = c->batch * p.ty.tiles * p.tx.tiles;
+    p.tiles = CHUNK_BYTES / (POSITIONS * (p.a_ld + p.panels * NR) * (int64_t)sizeof(real));
+    p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
+    p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
+    p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, POSITIONS));
+    p.v_stride = p.tiles * p.a_ld + NR;
+    p.m_stride = p.tiles * p.panels * NR + NR;
+    return p;
+}
+
+static void carve(job *j, bump *b) {
+    const plan *p = &j->p;
+    j->list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
+    j->zeros = take_reals(b, imax(p->a_c, p->b_c));
+    j->v = take_reals(b, POSITIONS * p->v_stride);
+    j->m = take_reals(b, POSITIONS * p->m_stride);
+    j->du = take_reals(b, POSITIONS * p->panels * p->a_c * NR);
+}
+
+int64_t DMI_K(dmi_conv_winograd_weight_scratch)(const dmi_conv *conv, int32_t workers) {
+    job j = {.p = make_plan(conv)};
+    bump b = {0};
+    (void)workers;
+    carve(&j, &b);
+    return b.used;
+}
+
+static void transform(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    const int64_t first = block * PIECE, last = imin(first + PIECE, j->list.count);
+    (void)worker;
+    DMI_K(dmi_conv_winograd_input)
+    (&j->list, first, last, &j->a, p->a_c, j->zeros, j->v, p->v_stride, p->a_ld);
+    DMI_K(dmi_conv_winograd_gradient)
+    (&j->list, first, last, &j->b, p->b_c, j->zeros, j->m, p->m_stride, p->tiles);
+}
+
+static void multiply(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    const int64_t position = block / p->panel_parts, part = block % p->panel_parts;
+    int64_t from, to;
+    (void)worker;
+    position_range(&j->list, position, &from, &to);
+    const run tiles = {.offset = from * p->a_ld, .count = to - from};
+    for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++)
+        DMI_K(dmi_conv_reduce)
+        (j->v + position * p->v_stride, p->a_ld, &tiles, 1,
+         j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
+         j->du + (position * p->panels + i) * p->a_c * NR);
+}
+
+/* dw[b][a][9] += G^T du G for some channels of one panel. */
+static void finish(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    const int64_t panel = block % p->panels, n = imin(NR, p->b_c - panel * NR);
+    const int64_t first = block / p->panels * 64, last = imin(first + 64, p->a_c);
+    (void)worker;
+    for (int64_t a = first; a < last; a++) {
+        real dg[9 * NR];
+        DMI_K(dmi_conv_winograd_kernel_gradient)
+        (j->du + (panel * p->a_c + a) * NR, p->panels * p->a_c * NR, dg);
+        for (int64_t k = 0; k < n; k++)
+            for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
+    }
+}
+
+void DMI_K(dmi_conv_winograd_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                     const real *dy, int64_t lddy, real *dw, void *scratch) {
+    const image_map of_x = {.data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w};
+    const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
+    job j = {.p = make_plan(conv), .dw = dw};
+    const plan *p = &j.p;
+    bump b = {.base = (char *)scratch};
+    j.a = conv->transposed ? of_dy : of_x;
+    j.b = conv->transposed ? of_x : of_dy;
+    carve(&j, &b);
+    memset(j.zeros, 0, (size_t)imax(p->a_c, p->b_c) * sizeof(real));
+    memset(j.du, 0, (size_t)(POSITIONS * p->panels * p->a_c * NR) * sizeof(real));
+    for (int64_t first = 0; first < p->total; first += p->tiles) {
+        list_tiles(&j.list, &p->ty, &p->tx, first, imin(p->tiles, p->total - first));
+        dmi_parallel(context, ceil_div(j.list.count, PIECE), transform, &j);
+        dmi_parallel(context, POSITIONS * p->panel_parts, multiply, &j);
+    }
+    dmi_parallel(context, ceil_div(p->a_c, 64) * p->panels, finish, &j);
+}

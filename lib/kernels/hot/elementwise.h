@@ -1,0 +1,25 @@
+/* Element-wise kernels and normalisation of one variant; described in kernels.h. */
+#ifndef DMI_ELEMENTWISE_H
+#define DMI_ELEMENTWISE_H
+
+#include "kernels/kernels.h"
+
+void DMI_K(dmi_activation_forward)(dm_context *context, int32_t activation, int64_t n, const real *x,
+                                   real *y);
+void DMI_K(dmi_activation_backward)(dm_context *context, int32_t activation, int64_t n, const real *x,
+                                    const real *y, const real *dy, real *dx, int accumulate);
+void DMI_K(dmi_add)(dm_context *context, int32_t activation, int64_t n, const real *a, const real *b,
+                    real *y);
+void DMI_K(dmi_copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
+void DMI_K(dmi_epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c,
+                                  const real *y, real *dz, real *dbias, real *dimage_bias, int accumulate,
+                                  real *sums);
+void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
+                                   const real *residual, real *y, real *mean_rstd, void *scratch);
+void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
+                                    const real *y, const real *mean_rstd, const real *dy, real *dx,
+                                    int accumulate_dx, real *dresidual, int accumulate_dresidual,
+                                    real *dgamma, real *dbeta, void *scratch);
+size_t DMI_K(dmi_group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
+
+#endif

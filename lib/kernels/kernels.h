@@ -1,0 +1,93 @@
+/* The kernels that are compiled once per element type and instruction set, behind one table.
+ * Raw pointers, no knowledge of graphs; forward and backward side by side. Every result depends on shapes and
+ * values only, never on the number of threads; a sample's forward result never on the batch that it came in.
+ */
+#ifndef DMI_KERNELS_H
+#define DMI_KERNELS_H
+
+#include "core/core.h"
+#include "kernels/activation.h"
+#include "kernels/conv.h"
+#include "kernels/real.h"
+
+/* What happens to an output y[b, p, c] before it is stored:
+ * act(y + bias[c] + image_bias[b * image_bias_ld + c] + residual[pixel * residual_ld + c]). NULL parts are
+ * left out. */
+typedef struct DMI_R(dmi_epilogue) {
+    const real *bias;       /* [out_c] */
+    const real *image_bias; /* [batch][image_bias_ld] */
+    int64_t image_bias_ld;
+    const real *residual; /* like y */
+    int64_t residual_ld;
+    int32_t activation; /* DMI_ACT_NONE or DMI_ACT_RELU */
+} DMI_R(dmi_epilogue);
+
+typedef struct DMI_R(dmi_group_norm) {
+    int64_t batch, pixels, c, groups;
+    double epsilon;
+    const real *gamma, *beta; /* [c], NULL: 1 and 0 */
+    int32_t activation;       /* NONE, RELU, or SILU (then without residual) */
+} DMI_R(dmi_group_norm);
+
+typedef struct DMI_R(dmi_kernels) {
+    const char *name;
+
+    /* ---- convolution and linear layers (hot/conv_*.c) ---- */
+    /* Bytes of the packed weights for a direction (FORWARD or BACKWARD_DATA); depends on geometry only. */
+    size_t (*conv_pack_size)(const dmi_conv *conv, int direction);
+    /* weights in PyTorch's layout -> packed, 64-byte aligned. */
+    void (*conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
+                      void *packed);
+    /* Bytes of scratch that a call of that direction needs with `workers` threads. */
+    size_t (*conv_scratch)(const dmi_conv *conv, int direction, int32_t workers);
+    void (*conv_forward)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                         const void *packed, const DMI_R(dmi_epilogue) * epilogue, real *y, int64_t ldy,
+                         void *scratch);
+    /* dx = or += (accumulate) gradient for x. */
+    void (*conv_backward_data)(dm_context *context, const dmi_conv *conv, const real *dy, int64_t lddy,
+                               const void *packed, real *dx, int64_t lddx, int accumulate, void *scratch);
+    /* dw += gradient for the weights, PyTorch's layout. */
+    void (*conv_backward_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                                 const real *dy, int64_t lddy, real *dw, void *scratch);
+
+    /* ---- element-wise (hot/elementwise.c) ---- */
+    /* y = f(x); x may be y. */
+    void (*activation_forward)(dm_context *context, int32_t activation, int64_t n, const real *x, real *y);
+    /* dx = or += f'(x) dy; x may be NULL for RELU, SIGMOID and TANH, whose derivative needs y alone, y for
+     * SILU. */
+    void (*activation_backward)(dm_context *context, int32_t activation, int64_t n, const real *x,
+                                const real *y, const real *dy, real *dx, int accumulate);
+    /* y = a + b, then ReLU when activation says so. */
+    void (*add)(dm_context *context, int32_t activation, int64_t n, const real *a, const real *b, real *y);
+    /* y = or += x */
+    void (*copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
+    /* Undoes a dmi_epilogue, over [batch][pixels][c]: dz = dy where y > 0 (in place; y NULL: no activation),
+     * dbias[c] += sum of dz, dimage_bias[b][c] = or += sum over pixels. NULL parts are left out.
+     * sums: [batch][c] scratch. */
+    void (*epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c, const real *y,
+                              real *dz, real *dbias, real *dimage_bias, int accumulate, real *sums);
+
+    /* ---- group normalisation (hot/group_norm.c), over [batch][pixels][c] ---- */
+    /* y = act(gamma (x - mean) rstd + beta + residual); mean_rstd: [batch][groups][2], kept for backward. */
+    void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
+                               const real *residual, real *y, real *mean_rstd, void *scratch);
+    /* dx, dresidual = or +=; dgamma, dbeta +=; NULL parts are left out. */
+    void (*group_norm_backward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
+                                const real *y, const real *mean_rstd, const real *dy, real *dx,
+                                int accumulate_dx, real *dresidual, int accumulate_dresidual, real *dgamma,
+                                real *dbeta, void *scratch);
+    size_t (*group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
+} DMI_R(dmi_kernels);
+
+/* Table for dmi_cpu_isa(). */
+const DMI_R(dmi_kernels) * DMI_R(dmi_kernels_get)(void);
+/* Table of one instruction set, NULL when this build or machine lacks it: for tests. */
+const DMI_R(dmi_kernels) * DMI_R(dmi_kernels_for)(int isa);
+
+/* C = alpha op(A) op(B) + beta C, row-major, by the CBLAS (gemm.c). Its bits may depend on the shape's every
+ * dimension, so forward passes, which promise a sample the same result in any batch, use conv_forward
+ * instead. */
+void DMI_R(dmi_gemm)(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k, real alpha,
+                     const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c, int64_t ldc);
+
+#endif

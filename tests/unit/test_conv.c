@@ -1,0 +1,537 @@
+/* Convolution kernels of every instruction set against the defining sums in double precision. test_conv_f64.c
+ * is the same for double. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+#if DMI_REAL_BITS == 32
+static const double DIRECT_TOLERANCE = 3e-7, WINOGRAD_TOLERANCE = 2e-5;
+#else
+static const double DIRECT_TOLERANCE = 2e-14, WINOGRAD_TOLERANCE = 1e-12;
+#endif
+
+enum { GUARD = 256, THREAD_COUNTS = 3 };
+static const int32_t thread_counts[THREAD_COUNTS] = {1, 2, 4};
+static dm_context *contexts[THREAD_COUNTS];
+
+/* ---- memory between guard zones ---- */
+
+typedef struct buffer {
+    unsigned char *raw;
+    size_t bytes;
+    unsigned char *data; /* 64-byte aligned */
+} buffer;
+
+static buffer make_buffer(size_t bytes, int fill) {
+    buffer b = {.bytes = bytes};
+    b.raw = (unsigned char *)malloc(bytes + 2 * GUARD + 64);
+    assert_non_null(b.raw);
+    b.data = b.raw + GUARD;
+    b.data += (64 - (uintptr_t)b.data % 64) % 64;
+    memset(b.data - GUARD, 0xA5, GUARD);
+    memset(b.data, fill, bytes);
+    memset(b.data + bytes, 0xA5, GUARD);
+    return b;
+}
+
+static void free_buffer(buffer *b) {
+    for (size_t i = 0; i < GUARD; i++) {
+        assert_int_equal(b->data[i - GUARD], 0xA5);
+        assert_int_equal(b->data[b->bytes + i], 0xA5);
+    }
+    free(b->raw);
+}
+
+static uint64_t random_state = 1;
+
+static double uniform(void) {
+    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (double)(random_state >> 11) / 4503599627370496.0 - 1.0;
+}
+
+/* pixels x c random values; what lies between the channels and the next pixel is NaN. */
+static buffer make_map(int64_t pixels, int64_t c, int64_t ld) {
+    buffer b = make_buffer((size_t)(pixels * ld) * sizeof(real), 0xFF);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t k = 0; k < c; k++) ((real *)b.data)[p * ld + k] = (real)uniform();
+    return b;
+}
+
+/* ---- the defining sums ---- */
+
+typedef struct geometry {
+    dmi_conv c;
+    int64_t in_pixels, out_pixels, weights, ldx, ldy;
+} geometry;
+
+static geometry make_geometry(dmi_conv c, int64_t extra_ld) {
+    geometry g = {.c = c};
+    g.in_pixels = c.batch * c.in_h * c.in_w;
+    g.out_pixels = c.batch * c.out_h * c.out_w;
+    g.weights = c.in_c * c.out_c / c.groups * c.kernel_h * c.kernel_w;
+    g.ldx = c.in_c + extra_ld;
+    g.ldy = c.out_c + 2 * extra_ld;
+    return g;
+}
+
+/* Adds what the pixels `in` of x and `out` of y do to each other through tap t. */
+static void pair(const geometry *g, int direction, int64_t in, int64_t out, int64_t t, const real *x,
+                 const real *w, const real *dy, double *result) {
+    const dmi_conv *c = &g->c;
+    const int64_t cg = c->in_c / c->groups, kg = c->out_c / c->groups,
+                  taps = (int64_t)c->kernel_h * c->kernel_w;
+    for (int64_t group = 0; group < c->groups; group++)
+        for (int64_t i = group * cg; i < (group + 1) * cg; i++)
+            for (int64_t o = group * kg; o < (group + 1) * kg; o++) {
+                const int64_t at =
+                    (c->transposed ? i * kg + o - group * kg : o * cg + i - group * cg) * taps + t;
+                if (direction == DMI_CONV_FORWARD)
+                    result[out * c->out_c + o] += (double)x[in * g->ldx + i] * w[at];
+                else if (direction == DMI_CONV_BACKWARD_DATA)
+                    result[in * c->in_c + i] += (double)dy[out * g->ldy + o] * w[at];
+                else
+                    result[at] += (double)x[in * g->ldx + i] * dy[out * g->ldy + o];
+            }
+}
+
+static double *reference(const geometry *g, int direction, const real *x, const real *w, const real *dy) {
+    const dmi_conv *c = &g->c;
+    const int64_t sizes[3] = {g->out_pixels * c->out_c, g->in_pixels * c->in_c, g->weights};
+    double *result = (double *)calloc((size_t)sizes[direction], sizeof(double));
+    assert_non_null(result);
+    const int64_t grid_h = c->transposed ? c->in_h : c->out_h, grid_w = c->transposed ? c->in_w : c->out_w;
+    const int64_t map_h = c->transposed ? c->out_h : c->in_h, map_w = c->transposed ? c->out_w : c->in_w;
+    for (int64_t b = 0; b < c->batch; b++)
+        for (int64_t q = 0; q < grid_h * grid_w; q++)
+            for (int64_t t = 0; t < c->kernel_h * c->kernel_w; t++) {
+                const int64_t y = q / grid_w * c->stride_h - c->pad_h + t / c->kernel_w * c->dilation_h;
+                const int64_t xx = q % grid_w * c->stride_w - c->pad_w + t % c->kernel_w * c->dilation_w;
+                if (y < 0 || y >= map_h || xx < 0 || xx >= map_w) continue;
+                const int64_t grid = b * grid_h * grid_w + q, map = (b * map_h + y) * map_w + xx;
+                pair(g, direction, c->transposed ? grid : map, c->transposed ? map : grid, t, x, w, dy,
+                     result);
+            }
+    return result;
+}
+
+static void check(const char *what, const geometry *g, const real *got, int64_t pixels, int64_t channels,
+                  int64_t ld, const double *want, double tolerance) {
+    double largest = 0, worst = 0;
+    int64_t at = 0;
+    for (int64_t i = 0; i < pixels * channels; i++) {
+        const double error = fabs((double)got[i / channels * ld + i % channels] - want[i]);
+        largest = fmax(largest, fabs(want[i]));
+        if (!(error <= worst)) {
+            worst = error;
+            at = i;
+        }
+    }
+    if (!(worst <= tolerance * largest)) {
+        const dmi_conv *c = &g->c;
+        fail_msg("%s: b%ld %ldx%ldx%ld -> %ldx%ldx%ld kernel %dx%d stride %d pad %d dilation %d groups %d "
+                 "transposed %d "
+                 "algorithm %d: error %g of %g at pixel %ld channel %ld (tolerance %g)",
+                 what, (long)c->batch, (long)c->in_h, (long)c->in_w, (long)c->in_c, (long)c->out_h,
+                 (long)c->out_w, (long)c->out_c, c->kernel_h, c->kernel_w, c->stride_h, c->pad_h,
+                 c->dilation_h, c->groups, c->transposed, c->algorithm, worst, largest, (long)(at / channels),
+                 (long)(at % channels), tolerance);
+    }
+}
+
+static double tolerance_of(const dmi_conv *c, int direction) {
+    const double taps = (double)c->kernel_h * c->kernel_w;
+    const double area = (double)(c->transposed ? c->in_h * c->in_w : c->out_h * c->out_w);
+    const double terms[3] = {(double)c->in_c * taps, (double)c->out_c * taps, (double)c->batch * area};
+    const double direct = DIRECT_TOLERANCE * (2 + sqrt(terms[direction]));
+    return c->algorithm == DMI_CONV_DIRECT || c->kernel_h != 3 ? direct : fmax(direct, WINOGRAD_TOLERANCE);
+}
+
+/* ---- one call of each direction, with fresh packed weights and scratch ---- */
+
+static buffer pack(const DMI_R(dmi_kernels) * k, dm_context *context, const dmi_conv *c, int direction,
+                   const real *w) {
+    buffer packed = make_buffer(k->conv_pack_size(c, direction), 0xFF);
+    k->conv_pack(context, c, direction, w, packed.data);
+    return packed;
+}
+
+static buffer make_scratch(const DMI_R(dmi_kernels) * k, dm_context *context, const dmi_conv *c,
+                           int direction) {
+    return make_buffer(k->conv_scratch(c, direction, dmi_num_workers(context)), 0xFF);
+}
+
+static void forward(const DMI_R(dmi_kernels) * k, dm_context *context, const geometry *g, const real *x,
+                    const real *w, const DMI_R(dmi_epilogue) * epilogue, real *y) {
+    buffer packed = pack(k, context, &g->c, DMI_CONV_FORWARD, w);
+    buffer scratch = make_scratch(k, context, &g->c, DMI_CONV_FORWARD);
+    k->conv_forward(context, &g->c, x, g->ldx, packed.data, epilogue, y, g->ldy, scratch.data);
+    free_buffer(&scratch);
+    free_buffer(&packed);
+}
+
+static void backward_data(const DMI_R(dmi_kernels) * k, dm_context *context, const geometry *g,
+                          const real *dy, const real *w, real *dx, int accumulate) {
+    buffer packed = pack(k, context, &g->c, DMI_CONV_BACKWARD_DATA, w);
+    buffer scratch = make_scratch(k, context, &g->c, DMI_CONV_BACKWARD_DATA);
+    k->conv_backward_data(context, &g->c, dy, g->ldy, packed.data, dx, g->ldx, accumulate, scratch.data);
+    free_buffer(&scratch);
+    free_buffer(&packed);
+}
+
+static void backward_weight(const DMI_R(dmi_kernels) * k, dm_context *context, const geometry *g,
+                            const real *x, const real *dy, real *dw) {
+    buffer scratch = make_scratch(k, context, &g->c, DMI_CONV_BACKWARD_WEIGHT);
+    k->conv_backward_weight(context, &g->c, x, g->ldx, dy, g->ldy, dw, scratch.data);
+    free_buffer(&scratch);
+}
+
+/* ---- one geometry, all directions ---- */
+
+/* The gaps between pixels must still hold the 0xFF that they were filled with. */
+static void check_gaps(const real *map, int64_t pixels, int64_t c, int64_t ld) {
+    for (int64_t p = 0; p < pixels; p++)
+        for (size_t i = 0; i < (size_t)(ld - c) * sizeof(real); i++)
+            assert_int_equal(((const unsigned char *)(map + p * ld + c))[i], 0xFF);
+}
+
+static void check_forward(const DMI_R(dmi_kernels) * k, const geometry *g, const real *x, const real *w) {
+    const dmi_conv *c = &g->c;
+    const size_t bytes = (size_t)(g->out_pixels * g->ldy) * sizeof(real);
+    double *want = reference(g, DMI_CONV_FORWARD, x, w, NULL);
+    buffer first = make_buffer(bytes, 0xFF), again = make_buffer(bytes, 0xFF);
+    forward(k, contexts[0], g, x, w, NULL, (real *)first.data);
+    check("forward", g, (const real *)first.data, g->out_pixels, c->out_c, g->ldy, want,
+          tolerance_of(c, DMI_CONV_FORWARD));
+    check_gaps((const real *)first.data, g->out_pixels, c->out_c, g->ldy);
+    for (int t = 1; t < THREAD_COUNTS; t++) {
+        memset(again.data, 0xFF, bytes);
+        forward(k, contexts[t], g, x, w, NULL, (real *)again.data);
+        assert_memory_equal(first.data, again.data, bytes);
+    }
+    geometry one = *g;
+    one.c.batch = 1;
+    memset(again.data, 0xFF, bytes);
+    for (int64_t b = 0; b < c->batch; b++)
+        forward(k, contexts[1], &one, x + b * c->in_h * c->in_w * g->ldx, w, NULL,
+                (real *)again.data + b * c->out_h * c->out_w * g->ldy);
+    assert_memory_equal(first.data, again.data, bytes);
+    free_buffer(&first);
+    free_buffer(&again);
+    free(want);
+}
+
+static void check_epilogue(const DMI_R(dmi_kernels) * k, const geometry *g, const real *x, const real *w,
+                           int parts) {
+    const dmi_conv *c = &g->c;
+    const int64_t image_bias_ld = c->out_c + 1, residual_ld = c->out_c + 2, pixels = c->out_h * c->out_w;
+    buffer bias = make_map(1, c->out_c, c->out_c), image_bias = make_map(c->batch, c->out_c, image_bias_ld);
+    buffer residual = make_map(g->out_pixels, c->out_c, residual_ld);
+    const DMI_R(dmi_epilogue) e = {.bias = parts & 1 ? (const real *)bias.data : NULL,
+                                   .image_bias = parts & 2 ? (const real *)image_bias.data : NULL,
+                                   .image_bias_ld = image_bias_ld,
+                                   .residual = parts & 4 ? (const real *)residual.data : NULL,
+                                   .residual_ld = residual_ld,
+                                   .activation = parts & 8 ? DMI_ACT_RELU : DMI_ACT_NONE};
+    double *want = reference(g, DMI_CONV_FORWARD, x, w, NULL);
+    for (int64_t p = 0; p < g->out_pixels; p++)
+        for (int64_t o = 0; o < c->out_c; o++) {
+            double *v = want + p * c->out_c + o;
+            if (e.bias) *v += (double)e.bias[o];
+            if (e.image_bias) *v += (double)e.image_bias[p / pixels * image_bias_ld + o];
+            if (e.residual) *v += (double)e.residual[p * residual_ld + o];
+            if (e.activation == DMI_ACT_RELU) *v = fmax(*v, 0);
+        }
+    buffer y = make_buffer((size_t)(g->out_pixels * g->ldy) * sizeof(real), 0xFF);
+    forward(k, contexts[1], g, x, w, &e, (real *)y.data);
+    check("epilogue", g, (const real *)y.data, g->out_pixels, c->out_c, g->ldy, want,
+          tolerance_of(c, DMI_CONV_FORWARD));
+    free_buffer(&y);
+    free_buffer(&residual);
+    free_buffer(&image_bias);
+    free_buffer(&bias);
+    free(want);
+}
+
+static void check_backward_data(const DMI_R(dmi_kernels) * k, const geometry *g, const real *dy,
+                                const real *w) {
+    const dmi_conv *c = &g->c;
+    const size_t bytes = (size_t)(g->in_pixels * g->ldx) * sizeof(real);
+    double *want = reference(g, DMI_CONV_BACKWARD_DATA, NULL, w, dy);
+    buffer first = make_buffer(bytes, 0xFF), again = make_buffer(bytes, 0xFF);
+    backward_data(k, contexts[0], g, dy, w, (real *)first.data, 0);
+    check("backward_data", g, (const real *)first.data, g->in_pixels, c->in_c, g->ldx, want,
+          tolerance_of(c, DMI_CONV_BACKWARD_DATA));
+    check_gaps((const real *)first.data, g->in_pixels, c->in_c, g->ldx);
+    for (int t = 1; t < THREAD_COUNTS; t++) {
+        memset(again.data, 0xFF, bytes);
+        backward_data(k, contexts[t], g, dy, w, (real *)again.data, 0);
+        assert_memory_equal(first.data, again.data, bytes);
+    }
+    backward_data(k, contexts[1], g, dy, w, (real *)again.data, 1);
+    for (int64_t i = 0; i < g->in_pixels * c->in_c; i++) want[i] *= 2;
+    check("backward_data +=", g, (const real *)again.data, g->in_pixels, c->in_c, g->ldx, want,
+          tolerance_of(c, DMI_CONV_BACKWARD_DATA));
+    free_buffer(&first);
+    free_buffer(&again);
+    free(want);
+}
+
+static void check_backward_weight(const DMI_R(dmi_kernels) * k, const geometry *g, const real *x,
+                                  const real *dy) {
+    const size_t bytes = (size_t)g->weights * sizeof(real);
+    double *want = reference(g, DMI_CONV_BACKWARD_WEIGHT, x, NULL, dy);
+    buffer first = make_map(1, g->weights, g->weights), start = make_buffer(bytes, 0),
+           again = make_buffer(bytes, 0);
+    memcpy(start.data, first.data, bytes);
+    for (int64_t i = 0; i < g->weights; i++) want[i] += (double)((const real *)start.data)[i];
+    backward_weight(k, contexts[0], g, x, dy, (real *)first.data);
+    check("backward_weight", g, (const real *)first.data, g->weights, 1, 1, want,
+          tolerance_of(&g->c, DMI_CONV_BACKWARD_WEIGHT));
+    for (int t = 1; t < THREAD_COUNTS; t++) {
+        memcpy(again.data, start.data, bytes);
+        backward_weight(k, contexts[t], g, x, dy, (real *)again.data);
+        assert_memory_equal(first.data, again.data, bytes);
+    }
+    free_buffer(&first);
+    free_buffer(&start);
+    free_buffer(&again);
+    free(want);
+}
+
+static void check_all(dmi_conv c, int64_t extra_ld) {
+    const geometry g = make_geometry(c, extra_ld);
+    buffer x = make_map(g.in_pixels, c.in_c, g.ldx), dy = make_map(g.out_pixels, c.out_c, g.ldy);
+    buffer w = make_map(1, g.weights, g.weights);
+    for (int isa = DMI_ISA_BASE; isa <= DMI_ISA_AVX512; isa++) {
+        const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(isa);
+        if (!k) continue;
+        check_forward(k, &g, (const real *)x.data, (const real *)w.data);
+        check_epilogue(k, &g, (const real *)x.data, (const real *)w.data, (int)(random_state >> 40) & 15);
+        check_backward_data(k, &g, (const real *)dy.data, (const real *)w.data);
+        check_backward_weight(k, &g, (const real *)x.data, (const real *)dy.data);
+    }
+    free_buffer(&x);
+    free_buffer(&dy);
+    free_buffer(&w);
+}
+
+/* ---- geometries ---- */
+
+static dmi_conv conv(int64_t batch, int64_t h, int64_t w, int64_t in_c, int64_t out_c, int32_t kernel,
+                     int32_t stride, int32_t pad) {
+    dmi_conv c = {.batch = batch,
+                  .in_h = h,
+                  .in_w = w,
+                  .in_c = in_c,
+                  .out_c = out_c,
+                  .kernel_h = kernel,
+                  .kernel_w = kernel,
+                  .stride_h = stride,
+                  .stride_w = stride,
+                  .pad_h = pad,
+                  .pad_w = pad,
+                  .dilation_h = 1,
+                  .dilation_w = 1,
+                  .groups = 1,
+                  .algorithm = DMI_CONV_AUTO};
+    c.out_h = (h + 2 * pad - kernel) / stride + 1;
+    c.out_w = (w + 2 * pad - kernel) / stride + 1;
+    return c;
+}
+
+static dmi_conv transposed(int64_t batch, int64_t h, int64_t w, int64_t in_c, int64_t out_c, int32_t kernel,
+                           int32_t stride, int32_t pad, int32_t output_pad) {
+    dmi_conv c = conv(batch, h, w, in_c, out_c, kernel, stride, pad);
+    c.transposed = 1;
+    c.out_h = (h - 1) * stride - 2 * pad + kernel + output_pad;
+    c.out_w = (w - 1) * stride - 2 * pad + kernel + output_pad;
+    return c;
+}
+
+static dmi_conv with_algorithm(dmi_conv c, int32_t algorithm) {
+    c.algorithm = algorithm;
+    return c;
+}
+
+static void linear_layers(void **state) {
+    (void)state;
+    check_all(conv(8, 1, 1, 1, 1, 1, 1, 0), 0);
+    check_all(conv(8, 1, 1, 64, 32, 1, 1, 0), 0);
+    check_all(conv(13, 1, 1, 33, 17, 1, 1, 0), 3);
+    check_all(conv(300, 1, 1, 5, 100, 1, 1, 0), 0);
+    check_all(conv(3, 1, 1, 300, 129, 1, 1, 0), 1);
+}
+
+static void pointwise(void **state) {
+    (void)state;
+    check_all(conv(3, 5, 7, 24, 40, 1, 1, 0), 8);
+    check_all(conv(8, 7, 7, 16, 3, 1, 1, 0), 0);
+    check_all(conv(3, 8, 8, 20, 33, 1, 2, 0), 0);
+    check_all(conv(3, 7, 9, 3, 5, 1, 2, 0), 5);
+    check_all(conv(2, 5, 5, 6, 7, 1, 1, 1), 0);
+    check_all(conv(2, 9, 8, 6, 7, 1, 3, 1), 0);
+}
+
+static void direct_kernels(void **state) {
+    static const int64_t channels[] = {1, 3, 5, 17, 33};
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        for (int o = 0; o < 5; o++)
+            check_all(with_algorithm(conv(2, 5, 6, channels[i], channels[o], 3, 1, 1), DMI_CONV_DIRECT),
+                      i == o);
+    check_all(with_algorithm(conv(8, 7, 7, 16, 32, 3, 1, 1), DMI_CONV_DIRECT), 0);
+    check_all(with_algorithm(conv(2, 1, 1, 9, 10, 3, 1, 1), DMI_CONV_DIRECT), 0);
+    check_all(conv(3, 6, 5, 7, 8, 4, 2, 1), 1);
+    check_all(conv(3, 8, 8, 16, 24, 4, 2, 1), 0);
+    check_all(conv(2, 9, 11, 3, 20, 7, 1, 3), 0);
+    check_all(conv(2, 9, 11, 6, 20, 7, 2, 3), 2);
+    check_all(conv(2, 7, 7, 5, 6, 5, 3, 0), 0);
+    check_all(conv(2, 14, 14, 8, 9, 3, 2, 1), 0);
+    check_all(conv(2, 5, 5, 8, 9, 2, 4, 0), 0);
+    check_all(conv(2, 6, 7, 12, 9, 2, 1, 0), 0);
+    check_all(conv(1, 3, 3, 4, 4, 3, 1, 5), 0);
+}
+
+static void unequal_axes(void **state) {
+    (void)state;
+    dmi_conv c = conv(3, 9, 13, 10, 12, 3, 1, 1);
+    c.kernel_w = 5, c.stride_w = 2, c.pad_w = 0, c.dilation_h = 2, c.pad_h = 3;
+    c.out_h = 9 + 6 - 4, c.out_w = (13 - 5) / 2 + 1;
+    check_all(c, 1);
+    c = conv(3, 9, 13, 17, 2, 3, 1, 1);
+    c.kernel_w = 2, c.pad_w = 2;
+    c.out_w = 13 + 4 - 1;
+    check_all(c, 1);
+}
+
+static void dilation_and_groups(void **state) {
+    (void)state;
+    dmi_conv c = conv(2, 9, 9, 8, 18, 3, 1, 2);
+    c.dilation_h = c.dilation_w = 2;
+    check_all((c.out_h = 9, c.out_w = 9, c), 0);
+    c.stride_h = c.stride_w = 2;
+    check_all((c.out_h = 5, c.out_w = 5, c), 0);
+    c = conv(2, 6, 6, 12, 18, 3, 1, 1);
+    c.groups = 6;
+    check_all(c, 2);
+    c = conv(2, 6, 6, 40, 80, 3, 2, 1);
+    c.groups = 2;
+    check_all(c, 0);
+    c = conv(2, 6, 6, 20, 20, 3, 1, 1);
+    c.groups = 20;
+    check_all(c, 0);
+    c = conv(4, 5, 1, 24, 48, 1, 1, 0);
+    c.groups = 4;
+    check_all(c, 0);
+    c = transposed(2, 5, 4, 12, 20, 3, 2, 1, 1);
+    c.groups = 4;
+    check_all(c, 1);
+    c = transposed(2, 5, 4, 6, 5, 3, 3, 1, 0);
+    c.dilation_h = c.dilation_w = 2;
+    c.out_h += 2, c.out_w += 2;
+    check_all(c, 1);
+}
+
+static void transposed_kernels(void **state) {
+    (void)state;
+    check_all(transposed(3, 7, 7, 32, 16, 3, 2, 1, 1), 0);
+    check_all(transposed(3, 5, 4, 9, 17, 3, 2, 1, 0), 3);
+    check_all(transposed(3, 4, 4, 5, 3, 4, 2, 1, 0), 0);
+    check_all(transposed(2, 3, 5, 8, 8, 2, 2, 0, 0), 0);
+    check_all(transposed(2, 3, 5, 8, 8, 1, 3, 0, 2), 0);
+    check_all(transposed(2, 1, 1, 40, 8, 4, 1, 0, 0), 0);
+    check_all(transposed(2, 6, 6, 24, 1, 3, 1, 1, 0), 0);
+    check_all(transposed(2, 6, 6, 1, 24, 3, 1, 1, 0), 0);
+    check_all(transposed(2, 6, 6, 12, 24, 5, 1, 2, 0), 0);
+}
+
+static void winograd(void **state) {
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 14};
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        check_all(with_algorithm(conv(3, sizes[i], sizes[9 - i], 8 + i, 19 - i, 3, 1, 1), DMI_CONV_WINOGRAD),
+                  i % 2);
+    check_all(with_algorithm(conv(2, 6, 6, 1, 3, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
+    check_all(with_algorithm(conv(2, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
+    check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
+    check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
+    check_all(conv(2, 28, 28, 16, 16, 3, 1, 1), 16);
+    check_all(conv(1, 40, 33, 8, 16, 3, 1, 1), 0);
+    check_all(transposed(2, 7, 9, 16, 20, 3, 1, 1, 0), 0);
+}
+
+static void every_epilogue(void **state) {
+    const dmi_conv cases[] = {conv(3, 7, 6, 20, 21, 3, 1, 1), conv(3, 7, 6, 20, 21, 3, 2, 1),
+                              conv(3, 7, 6, 20, 2, 3, 1, 1), conv(3, 7, 6, 20, 40, 1, 1, 0),
+                              transposed(3, 4, 3, 20, 21, 3, 2, 1, 1)};
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        for (int algorithm = DMI_CONV_AUTO; algorithm <= DMI_CONV_DIRECT; algorithm++)
+            for (int parts = 0; parts < 16; parts++)
+                for (int isa = DMI_ISA_BASE; isa <= DMI_ISA_AVX512; isa++) {
+                    const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(isa);
+                    const geometry g = make_geometry(with_algorithm(cases[i], algorithm), parts % 3);
+                    buffer x = make_map(g.in_pixels, g.c.in_c, g.ldx), w = make_map(1, g.weights, g.weights);
+                    if (k) check_epilogue(k, &g, (const real *)x.data, (const real *)w.data, parts);
+                    free_buffer(&x);
+                    free_buffer(&w);
+                }
+}
+
+/* NaN in, NaN out: ReLU must not hide it. */
+static void relu_keeps_nan(void **state) {
+    const DMI_R(dmi_epilogue) e = {.activation = DMI_ACT_RELU};
+    const geometry g = make_geometry(conv(1, 4, 4, 16, 16, 3, 1, 1), 0);
+    (void)state;
+    for (int isa = DMI_ISA_BASE; isa <= DMI_ISA_AVX512; isa++) {
+        const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(isa);
+        if (!k) continue;
+        buffer x = make_map(16, 16, 16), w = make_map(1, g.weights, g.weights), y = make_map(16, 16, 16);
+        ((real *)x.data)[5 * 16] = (real)NAN;
+        forward(k, contexts[0], &g, (const real *)x.data, (const real *)w.data, &e, (real *)y.data);
+        assert_true(isnan(((real *)y.data)[5 * 16]));
+        free_buffer(&x);
+        free_buffer(&w);
+        free_buffer(&y);
+    }
+}
+
+static int make_contexts(void **state) {
+    (void)state;
+    for (int i = 0; i < THREAD_COUNTS; i++) {
+        dm_context_options options;
+        dm_context_options_init(&options, sizeof options);
+        options.num_threads = thread_counts[i];
+        if (dm_context_create(&options, &contexts[i]) != DM_OK) return -1;
+    }
+    return 0;
+}
+
+static int destroy_contexts(void **state) {
+    (void)state;
+    for (int i = 0; i < THREAD_COUNTS; i++) dm_context_destroy(contexts[i]);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_layers),
+        cmocka_unit_test(pointwise),
+        cmocka_unit_test(direct_kernels),
+        cmocka_unit_test(unequal_axes),
+        cmocka_unit_test(dilation_and_groups),
+        cmocka_unit_test(transposed_kernels),
+        cmocka_unit_test(winograd),
+        cmocka_unit_test(every_epilogue),
+        cmocka_unit_test(relu_keeps_nan),
+    };
+    return cmocka_run_group_tests(tests, make_contexts, destroy_contexts);
+}
