@@ -1,0 +1,68 @@
+/* Names of the constants, as the diffusers package writes them in its configuration files. */
+#include "diffusion/process.h"
+
+#include <string.h>
+
+typedef struct name_row {
+    int32_t value;
+    const char *name;
+} name_row;
+
+/* The first row of a value gives its name; later rows are further spellings. value 0 ends a table. */
+static const name_row beta_schedules[] = {{DM_BETA_SCHEDULE_LECTURE_COSINE, "lecture_cosine"},
+                                          {DM_BETA_SCHEDULE_LINEAR, "linear"},
+                                          {DM_BETA_SCHEDULE_SCALED_LINEAR, "scaled_linear"},
+                                          {DM_BETA_SCHEDULE_SQUARED_COSINE, "squaredcos_cap_v2"},
+                                          {DM_BETA_SCHEDULE_SIGMOID, "sigmoid"},
+                                          {DM_BETA_SCHEDULE_CUSTOM, "custom"},
+                                          {0, NULL}};
+static const name_row prediction_types[] = {{DM_PREDICTION_EPSILON, "epsilon"},
+                                            {DM_PREDICTION_X0, "sample"},
+                                            {DM_PREDICTION_V, "v_prediction"},
+                                            {0, NULL}};
+static const name_row spacings[] = {{DM_SPACING_LEADING, "leading"},
+                                    {DM_SPACING_TRAILING, "trailing"},
+                                    {DM_SPACING_LINSPACE, "linspace"},
+                                    {0, NULL}};
+/* "fixed_small_log" takes the logarithm of the same variance and its exponential again. */
+static const name_row variance_types[] = {{DM_VARIANCE_FIXED_SMALL, "fixed_small"},
+                                          {DM_VARIANCE_FIXED_LARGE, "fixed_large"},
+                                          {DM_VARIANCE_FIXED_SMALL, "fixed_small_log"},
+                                          {0, NULL}};
+
+static const char *find_name(const name_row *row, int32_t value) {
+    for (; row->name; row++)
+        if (row->value == value) return row->name;
+    return NULL;
+}
+
+static int32_t find_value(const name_row *row, const char *name) {
+    for (; name && row->name; row++)
+        if (strcmp(row->name, name) == 0) return row->value;
+    return 0;
+}
+
+const char *dm_beta_schedule_name(dm_beta_schedule value) {
+    return find_name(beta_schedules, value);
+}
+dm_beta_schedule dm_beta_schedule_from_name(const char *name) {
+    return find_value(beta_schedules, name);
+}
+const char *dm_prediction_type_name(dm_prediction_type value) {
+    return find_name(prediction_types, value);
+}
+dm_prediction_type dm_prediction_type_from_name(const char *name) {
+    return find_value(prediction_types, name);
+}
+const char *dm_timestep_spacing_name(dm_timestep_spacing value) {
+    return find_name(spacings, value);
+}
+dm_timestep_spacing dm_timestep_spacing_from_name(const char *name) {
+    return find_value(spacings, name);
+}
+const char *dm_variance_type_name(dm_variance_type value) {
+    return find_name(variance_types, value);
+}
+dm_variance_type dm_variance_type_from_name(const char *name) {
+    return find_value(variance_types, name);
+}

@@ -1,0 +1,50 @@
+/* The discrete diffusion process behind dm_scheduler: betas, timesteps and the algebra of prediction types.
+ * All coefficients are doubles; a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar). */
+#ifndef DMI_PROCESS_H
+#define DMI_PROCESS_H
+
+#include "core/core.h"
+#include "diffusion/scheduler.h"
+#include "tensor/tensor.h"
+
+struct dm_scheduler {
+    dm_context *context;
+    dm_scheduler_options options; /* options.betas is NULL: the copy is below */
+    double *betas;                /* [T] */
+    double *alpha_bars; /* [T] cumulative products of 1 - beta; 0 < alpha_bar < 1, the last may be 0 */
+    int32_t *timesteps; /* [num_timesteps] of the run, descending */
+    int32_t num_timesteps;
+    int32_t custom_timesteps; /* 1 when dm_scheduler_set_custom_timesteps() chose them */
+};
+
+/* Checks every option that does not depend on another handle. */
+dm_status dmi_scheduler_check_options(const dm_scheduler_options *options);
+/* A copy with timesteps and all, in another context (NULL: default). */
+dm_status dmi_scheduler_clone(dm_context *context, const dm_scheduler *scheduler, dm_scheduler **out);
+/* Timestep that follows step `index` in the list of the run, -1 after the last. */
+int32_t dmi_scheduler_next_listed(const dm_scheduler *scheduler, int32_t index);
+
+/* betas [T] by the formula of the options, before any rescaling. */
+void dmi_schedule_betas(const dm_scheduler_options *options, double *betas);
+/* alpha_bars[t] = prod_{u <= t} (1 - betas[u]). */
+void dmi_schedule_alpha_bars(const double *betas, int32_t num_train_timesteps, double *alpha_bars);
+/* Lin et al. 2023, algorithm 1: betas of the schedule whose sqrt(alpha_bar) is shifted to end at 0 and scaled
+ * to start where it did. alpha_bars is scratch in, the new products out. T >= 2. */
+void dmi_schedule_rescale_zero_snr(double *betas, int32_t num_train_timesteps, double *alpha_bars);
+
+/* timesteps [count], descending, of a run of count steps, 1 <= count <= T. */
+dm_status dmi_timesteps_fill(dm_timestep_spacing spacing, int32_t num_train_timesteps, int32_t steps_offset,
+                             int32_t count, int32_t *timesteps);
+
+/* result = sample * x_t + output * (network output): what a linear change of prediction type comes to. */
+typedef struct dmi_mix {
+    double sample;
+    double output;
+} dmi_mix;
+
+/* Network output of type `from` -> type `to`. With alpha_bar == 0 an epsilon says nothing of x0:
+ * dmi_prediction_needs_signal() tells whether the mix divides by sqrt(alpha_bar). */
+dmi_mix dmi_prediction_mix(dm_prediction_type from, dm_prediction_type to, double alpha_bar);
+int dmi_prediction_needs_signal(dm_prediction_type from, dm_prediction_type to);
+
+#endif

@@ -1,0 +1,24 @@
+/* Ancestral sampling: Ho, Jain and Abbeel 2020, "Denoising diffusion probabilistic models". */
+#include "samplers/algorithm.h"
+
+#include <math.h>
+
+/* Between two timesteps of the run alpha = alpha_bar_t / alpha_bar_next takes the place of 1 - beta_t. */
+void dmi_ddpm_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_weights *weights) {
+    const int32_t t = scheduler->timesteps[index];
+    const int32_t next = dmi_scheduler_next_listed(scheduler, index);
+    const double alpha_bar = scheduler->alpha_bars[t];
+    const double alpha_bar_next = next >= 0 ? scheduler->alpha_bars[next] : 1.0;
+    const double alpha = alpha_bar / alpha_bar_next;
+    const double beta = 1.0 - alpha;
+
+    /* eq. 7: posterior mean and variance of q(x_{t-1} | x_t, x_0) */
+    weights->prev_from_x0 = sqrt(alpha_bar_next) * beta / (1.0 - alpha_bar);
+    weights->prev_from_sample = sqrt(alpha) * (1.0 - alpha_bar_next) / (1.0 - alpha_bar);
+    const double beta_tilde = (1.0 - alpha_bar_next) / (1.0 - alpha_bar) * beta;
+    const double variance = scheduler->options.variance_type == DM_VARIANCE_FIXED_LARGE ? beta : beta_tilde;
+
+    /* algorithm 2: no noise in the step from the first training timestep */
+    weights->prev_from_noise = t > 0 ? sqrt(variance) : 0.0;
+    weights->clip = scheduler->options.clip_sample ? scheduler->options.clip_sample_range : 0.0;
+}

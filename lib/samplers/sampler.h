@@ -1,0 +1,53 @@
+/* The dm_sampler handle, and how a part of the library that sees networks hangs its own object on it. */
+#ifndef DMI_SAMPLER_H
+#define DMI_SAMPLER_H
+
+#include <stdatomic.h>
+
+#include "diffusion/sampler.h"
+#include "samplers/algorithm.h"
+
+/* What dm_sampler_create() plus an owned object needs. `user` is the denoise_user of the sampler.
+ * With hooks attached the denoise function returns a dm_status, with the error set, and the run fails with it
+ * (not with CALLBACK). */
+typedef struct dmi_sampler_hooks {
+    /* Called on the caller's thread at the start of every run, before any denoise call: make or check what a
+     * call of up to `batch` images (both halves of a guided one counted) of this shape needs. [N,D] data has
+     * channels = D, height = width = 0. A repeated shape should cost nothing. NULL: nothing to prepare. */
+    dm_status (*prepare)(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width);
+    /* Destroys user, from dm_sampler_destroy(). NULL: user is not owned. */
+    void (*destroy)(void *user);
+} dmi_sampler_hooks;
+
+/* Hands `user` (the denoise_user) over to the sampler. Cannot fail; call it once, straight after creating. */
+void dmi_sampler_attach(dm_sampler *sampler, const dmi_sampler_hooks *hooks);
+
+/* Memory that grows when a run needs more and stays for the next one. */
+typedef struct dmi_buffer {
+    void *data;
+    uint64_t bytes;
+} dmi_buffer;
+
+struct dm_sampler {
+    dm_context *context;
+    dm_scheduler *scheduler; /* a copy, with the timesteps of the run */
+    dm_denoise_fn denoise;
+    void *denoise_user;
+    dm_sampler_options options;
+    dmi_sampler_hooks hooks; /* zero without an attached object */
+    _Atomic int32_t cancel;
+    _Atomic int32_t running;
+    dmi_buffer input;   /* f32 [2 * chunk, ...]: x_t twice, in guided runs */
+    dmi_buffer output;  /* f32 [chunk or 2 * chunk, ...]: the network's */
+    dmi_buffer t;       /* f32 [chunk or 2 * chunk] */
+    dmi_buffer labels;  /* i32 [chunk or 2 * chunk] */
+    dmi_buffer x0_pred; /* f32 [N, ...], for the progress callback */
+};
+
+/* Streams of an image's seed: x_T, and the noise of step `index` of the scheduler's timesteps. */
+static inline uint64_t dmi_sampler_noise_stream(int32_t index) {
+    return 1 + (uint64_t)index;
+}
+enum { DMI_SAMPLER_START_STREAM = 0 };
+
+#endif

@@ -1,0 +1,318 @@
+/* The reverse loop.
+ *
+ *   for every step of the run                        state x_t of all N images lives in `out`
+ *     for every chunk of at most max_batch images
+ *       output = denoise(x_t, t, labels)             guided: one call of twice the rows, [labels | null
+ * labels] x_t = step(x_t, output, noise)               guidance, noise and step fused, by (image, piece)
+ * blocks progress(x_t, x0_pred)
+ *
+ * An image's noise is a function of its own seed and the step, and blocks never cross images, so neither
+ * chunks nor threads show in the result. */
+#include "samplers/sampler.h"
+
+#include <string.h>
+
+#include "random/random.h"
+
+/* Elements a block of work; a multiple of 4, as pieces of dmi_normal_fill() must be. */
+enum { BLOCK = 2048 };
+
+typedef struct sampling {
+    dm_sampler *sampler;
+    const dm_tensor *seeds;
+    const dm_tensor *labels; /* or NULL */
+    const dm_tensor *out;    /* for its shape */
+    float *x;                /* [count][size], the data of out */
+    int64_t count, size;     /* images, elements of one */
+    int64_t blocks;          /* of an image */
+    int64_t chunk;           /* images a network call at most */
+    int guided;
+    int32_t index, t; /* current step of the scheduler, its timestep */
+    dmi_step_weights weights;
+    int64_t first, images,
+        rows; /* of the current network call: its first image, images and rows of the tensors */
+    _Atomic int64_t bad_row; /* lowest row with a number that is not finite; rows: none */
+} sampling;
+
+/* ---- pieces of parallel work: block = row * run->blocks + piece ---- */
+
+typedef struct row_piece {
+    int64_t row, begin, count;
+} row_piece;
+
+static row_piece piece_of(const sampling *run, int64_t block) {
+    row_piece piece = {block / run->blocks, block % run->blocks * BLOCK, BLOCK};
+    if (piece.count > run->size - piece.begin) piece.count = run->size - piece.begin;
+    return piece;
+}
+
+static uint64_t seed_of(const sampling *run, int64_t image) {
+    return (uint64_t)((const int64_t *)run->seeds->data)[image * run->seeds->strides[0]];
+}
+
+static void start_block(void *arg, int64_t block, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    const row_piece at = piece_of(run, block);
+    dmi_normal_fill(seed_of(run, at.row), DMI_SAMPLER_START_STREAM, (uint64_t)at.begin, at.count,
+                    run->x + at.row * run->size + at.begin);
+}
+
+/* 1 when an exponent is all ones: infinity or NaN. */
+static int any_not_finite(const float *x, int64_t count) {
+    uint32_t found = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof(bits));
+        found |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return found != 0;
+}
+
+static void note_bad_row(sampling *run, int64_t row) {
+    int64_t lowest = atomic_load(&run->bad_row);
+    while (row < lowest && !atomic_compare_exchange_weak(&run->bad_row, &lowest, row)) {
+    }
+}
+
+static void check_block(void *arg, int64_t block, int32_t worker) {
+    sampling *run = arg;
+    (void)worker;
+    const row_piece at = piece_of(run, block);
+    const float *output = run->sampler->output.data;
+    if (any_not_finite(output + at.row * run->size + at.begin, at.count)) note_bad_row(run, at.row);
+}
+
+/* Ho and Salimans 2022: output = null + w (conditional - null). */
+static const float *guide(const sampling *run, row_piece at, const float *conditional, float *guided) {
+    if (!run->guided) return conditional;
+    const float *null = conditional + run->images * run->size;
+    const float w = (float)run->sampler->options.guidance_scale;
+    for (int64_t i = 0; i < at.count; i++) guided[i] = null[i] + w * (conditional[i] - null[i]);
+    return guided;
+}
+
+static void step_block(void *arg, int64_t block, int32_t worker) {
+    sampling *run = arg;
+    (void)worker;
+    float noise[BLOCK], guided[BLOCK];
+    const row_piece at = piece_of(run, block);
+    const int64_t image = run->first + at.row;
+    const int64_t here = image * run->size + at.begin;
+    const float *output = run->sampler->output.data;
+    float *x0_pred = run->sampler->options.progress ? run->sampler->x0_pred.data : NULL;
+    dmi_step_buffers buffers = {NULL, run->x + here, NULL, run->x + here, x0_pred ? x0_pred + here : NULL};
+    buffers.output = guide(run, at, output + at.row * run->size + at.begin, guided);
+    if (run->weights.prev_from_noise != 0) {
+        dmi_normal_fill(seed_of(run, image), dmi_sampler_noise_stream(run->index), (uint64_t)at.begin,
+                        at.count, noise);
+        buffers.noise = noise;
+    }
+    dmi_step_apply(&run->weights, &buffers, at.count);
+    if (any_not_finite(run->x + here, at.count)) note_bad_row(run, at.row);
+}
+
+/* ---- one network call ---- */
+
+static int64_t rows_of(const sampling *run, int64_t images) {
+    return run->guided ? 2 * images : images;
+}
+
+/* View of `rows` rows at data, shaped like the samples. */
+static dm_tensor rows_view(const sampling *run, float *data, int64_t rows) {
+    dm_tensor view;
+    int64_t shape[DM_TENSOR_MAX_RANK];
+    memcpy(shape, run->out->shape, sizeof(shape));
+    shape[0] = rows;
+    dmi_tensor_view(&view, data, DM_DTYPE_F32, run->out->rank, shape);
+    return view;
+}
+
+static void fill_t_and_labels(const sampling *run) {
+    float *t = run->sampler->t.data;
+    int32_t *labels = run->sampler->labels.data;
+    for (int64_t row = 0; row < run->rows; row++) t[row] = (float)run->t;
+    if (!run->labels) return;
+    const int32_t *given = run->labels->data;
+    const int64_t stride = run->labels->strides[0];
+    for (int64_t row = 0; row < run->rows; row++)
+        labels[row] =
+            row < run->images ? given[(run->first + row) * stride] : run->sampler->options.null_label;
+}
+
+static dm_status denoise(const sampling *run) {
+    dm_sampler *sampler = run->sampler;
+    const int64_t elements = run->images * run->size;
+    float *input = run->x + run->first * run->size;
+    dm_tensor x, t, labels, output;
+    if (run->guided) {
+        float *twice = sampler->input.data;
+        memcpy(twice, input, (size_t)elements * sizeof(float));
+        memcpy(twice + elements, input, (size_t)elements * sizeof(float));
+        input = twice;
+    }
+    fill_t_and_labels(run);
+    x = rows_view(run, input, run->rows);
+    output = rows_view(run, sampler->output.data, run->rows);
+    dmi_tensor_view(&t, sampler->t.data, DM_DTYPE_F32, 1, &run->rows);
+    if (run->labels) dmi_tensor_view(&labels, sampler->labels.data, DM_DTYPE_I32, 1, &run->rows);
+    const int32_t result =
+        sampler->denoise(&x, &t, run->labels ? &labels : NULL, &output, sampler->denoise_user);
+    if (result == 0) return DM_OK;
+    if (sampler->hooks.prepare || sampler->hooks.destroy) return result;
+    return dmi_fail(DM_ERROR_CALLBACK, "denoise: returned %d at step %d (timestep %d), images %lld..%lld",
+                    (int)result, (int)run->index, (int)run->t, (long long)run->first,
+                    (long long)(run->first + run->images - 1));
+}
+
+static dm_status not_finite(const sampling *run, const char *what) {
+    const int64_t row = atomic_load(&run->bad_row);
+    return dmi_fail(DM_ERROR_NUMERIC, "%s is not finite for image %lld at step %d (timestep %d)%s", what,
+                    (long long)(run->first + row % run->images), (int)run->index, (int)run->t,
+                    row >= run->images ? ", null label" : "");
+}
+
+static dm_status cancelled(const sampling *run, const char *by) {
+    return dmi_fail(DM_ERROR_CANCELLED, "run: cancelled by %s at step %d of %d", by, (int)run->index,
+                    (int)run->sampler->scheduler->num_timesteps);
+}
+
+static dm_status step_chunk(sampling *run) {
+    dm_context *context = run->sampler->context;
+    if (atomic_load(&run->sampler->cancel)) return cancelled(run, "dm_sampler_cancel()");
+    const dm_status status = denoise(run);
+    if (status != DM_OK) return status;
+    atomic_store(&run->bad_row, run->rows);
+    dmi_parallel(context, run->rows * run->blocks, check_block, run);
+    if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "denoise: the network's output");
+    dmi_parallel(context, run->images * run->blocks, step_block, run);
+    if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "run: the sample");
+    return DM_OK;
+}
+
+/* ---- the loop ---- */
+
+static dm_status report(const sampling *run) {
+    const dm_sampler_options *options = &run->sampler->options;
+    if (!options->progress) return DM_OK;
+    const dm_tensor x = rows_view(run, run->x, run->count);
+    const dm_tensor x0_pred = rows_view(run, run->sampler->x0_pred.data, run->count);
+    const int32_t step = run->index - options->start_step + 1;
+    const int32_t steps = run->sampler->scheduler->num_timesteps - options->start_step;
+    if (options->progress(step, steps, run->t, &x, &x0_pred, options->progress_user) == 0) return DM_OK;
+    return cancelled(run, "progress()");
+}
+
+static dm_status loop(sampling *run) {
+    dm_status status = DM_OK;
+    const dm_scheduler *scheduler = run->sampler->scheduler;
+    for (run->index = run->sampler->options.start_step; run->index < scheduler->num_timesteps; run->index++) {
+        run->t = scheduler->timesteps[run->index];
+        DM_TRY(dmi_step_weights_at(scheduler, run->index, &run->weights));
+        for (run->first = 0; run->first < run->count; run->first += run->chunk) {
+            run->images = run->count - run->first < run->chunk ? run->count - run->first : run->chunk;
+            run->rows = rows_of(run, run->images);
+            DM_TRY(step_chunk(run));
+        }
+        DM_TRY(report(run));
+    }
+done:
+    return status;
+}
+
+/* ---- before the loop ---- */
+
+static dm_status check_tensors(const dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels,
+                               const dm_tensor *x_init, const dm_tensor *out) {
+    dm_status status = DM_OK;
+    char got[96];
+    DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, -1, NULL));
+    if (out->rank != 4 && out->rank != 2) {
+        dmi_tensor_describe(out, got, sizeof(got));
+        return dmi_fail(DM_ERROR_SHAPE, "out: expected f32 [N,C,H,W] or [N,D], got %s", got);
+    }
+    DM_TRY(dmi_tensor_check(seeds, "seeds", DM_DTYPE_I64, 1, out->shape));
+    if (labels) DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, out->shape));
+    if (!labels && sampler->options.guidance_scale != 1.0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "labels: expected i32 [%lld] with guidance_scale %g, got NULL",
+                        (long long)out->shape[0], sampler->options.guidance_scale);
+    if (x_init)
+        DM_TRY(dmi_tensor_check_contiguous(x_init, "x_init", DM_DTYPE_F32, out->rank, out->shape));
+    else if (sampler->options.start_step > 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "x_init: expected the sample at start_step %d, got NULL",
+                        (int)sampler->options.start_step);
+done:
+    return status;
+}
+
+/* What a buffer held before does not matter. */
+static dm_status reserve(dm_context *context, dmi_buffer *buffer, int64_t count, size_t element) {
+    const uint64_t bytes = (uint64_t)count * element;
+    if (bytes <= buffer->bytes) return DM_OK;
+    void *data = dmi_alloc_array(context, (size_t)count, element);
+    if (!data) return DM_ERROR_OUT_OF_MEMORY;
+    dmi_free(context, buffer->data);
+    buffer->data = data;
+    buffer->bytes = bytes;
+    return DM_OK;
+}
+
+static dm_status prepare(const sampling *run) {
+    dm_status status = DM_OK;
+    dm_sampler *sampler = run->sampler;
+    dm_context *context = sampler->context;
+    const int64_t rows = rows_of(run, run->chunk);
+    const int64_t *shape = run->out->shape;
+    const int image = run->out->rank == 4;
+    DM_TRY(reserve(context, &sampler->output, rows * run->size, sizeof(float)));
+    DM_TRY(reserve(context, &sampler->t, rows, sizeof(float)));
+    if (run->guided) DM_TRY(reserve(context, &sampler->input, rows * run->size, sizeof(float)));
+    if (run->labels) DM_TRY(reserve(context, &sampler->labels, rows, sizeof(int32_t)));
+    if (sampler->options.progress)
+        DM_TRY(reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));
+    if (sampler->hooks.prepare)
+        DM_TRY(sampler->hooks.prepare(sampler->denoise_user, rows, shape[1], image ? shape[2] : 0,
+                                      image ? shape[3] : 0));
+done:
+    return status;
+}
+
+static void set_start(sampling *run, const dm_tensor *x_init) {
+    if (!x_init)
+        dmi_parallel(run->sampler->context, run->count * run->blocks, start_block, run);
+    else if (x_init->data != run->x)
+        memcpy(run->x, x_init->data, (size_t)(run->count * run->size) * sizeof(float));
+}
+
+static dm_status run_all(dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels,
+                         const dm_tensor *x_init, dm_tensor *out) {
+    dm_status status = DM_OK;
+    DM_TRY(check_tensors(sampler, seeds, labels, x_init, out));
+    const int64_t total = dm_tensor_numel(out);
+    if (total == 0) goto done;
+    sampling run = {.sampler = sampler, .seeds = seeds, .labels = labels, .out = out, .x = out->data};
+    run.count = out->shape[0];
+    run.size = total / run.count;
+    run.blocks = (run.size + BLOCK - 1) / BLOCK;
+    run.chunk = run.count;
+    if (sampler->options.max_batch > 0 && sampler->options.max_batch < run.count)
+        run.chunk = sampler->options.max_batch;
+    run.guided = sampler->options.guidance_scale != 1.0;
+    DM_TRY(prepare(&run));
+    set_start(&run, x_init);
+    DM_TRY(loop(&run));
+done:
+    return status;
+}
+
+dm_status dm_sampler_run(dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels,
+                         const dm_tensor *x_init, dm_tensor *out) {
+    if (!sampler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "sampler: expected a handle, got NULL");
+    if (atomic_exchange(&sampler->running, 1))
+        return dmi_fail(DM_ERROR_STATE, "sampler: a run of this sampler is in progress");
+    const dm_status status = run_all(sampler, seeds, labels, x_init, out);
+    atomic_store(&sampler->cancel, 0);
+    atomic_store(&sampler->running, 0);
+    return status;
+}

@@ -1,0 +1,957 @@
+/* Schedules, forward process, prediction types, timesteps and single reverse steps. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "diffusion/context.h"
+#include "diffusion/process.h"
+#include "diffusion/rng.h"
+#include "diffusion/scheduler.h"
+#include "diffusion/tensor.h"
+
+#define assert_near(got, expected, tolerance)                                                                \
+    do {                                                                                                     \
+        double got_ = (got), expected_ = (expected);                                                         \
+        if (!(fabs(got_ - expected_) <= (tolerance))) fail_msg("%.17g is not %.17g", got_, expected_);       \
+    } while (0)
+#define assert_fails(call, status, text)                                                                     \
+    do {                                                                                                     \
+        assert_int_equal((call), (status));                                                                  \
+        if (!strstr(dm_last_error(), (text))) fail_msg("\"%s\" lacks \"%s\"", dm_last_error(), (text));      \
+    } while (0)
+
+static dm_scheduler_options defaults(void) {
+    dm_scheduler_options options;
+    dm_scheduler_options_init(&options, sizeof(options));
+    return options;
+}
+
+static dm_scheduler *make(const dm_scheduler_options *options) {
+    dm_scheduler *scheduler = NULL;
+    if (dm_scheduler_create(NULL, options, &scheduler) != DM_OK) fail_msg("%s", dm_last_error());
+    return scheduler;
+}
+
+/* A tensor on the stack. */
+static dm_tensor view(void *data, dm_dtype dtype, int32_t rank, int64_t d0, int64_t d1) {
+    dm_tensor tensor;
+    const int64_t shape[2] = {d0, d1};
+    dmi_tensor_view(&tensor, data, dtype, rank, shape);
+    return tensor;
+}
+
+static double *read_doubles(const dm_scheduler *scheduler,
+                            dm_status (*getter)(const dm_scheduler *, dm_tensor *)) {
+    const int32_t count = dm_scheduler_num_train_timesteps(scheduler);
+    double *values = malloc((size_t)count * sizeof(double));
+    dm_tensor out = view(values, DM_DTYPE_F64, 1, count, 0);
+    assert_int_equal(getter(scheduler, &out), DM_OK);
+    return values;
+}
+
+/* ---- schedules ---- */
+
+static void test_lecture_values(void **state) {
+    (void)state;
+    dm_scheduler *scheduler = make(NULL);
+    double *betas = read_doubles(scheduler, dm_scheduler_betas);
+    double *alpha_bars = read_doubles(scheduler, dm_scheduler_alpha_bars);
+    assert_near(betas[0], 4.1284e-05, 5e-10);
+    assert_near(betas[10], 8.9871e-05, 5e-10);
+    assert_near(betas[20], 1.3850e-04, 5e-9);
+    assert_near(betas[900], 1.9742e-02, 5e-7);
+    for (int t = 910; t < 1000; t += 10) assert_true(betas[t] == 0.02);
+    double product = 1;
+    for (int t = 0; t < 1000; t++) {
+        product *= 1 - betas[t];
+        assert_true(alpha_bars[t] == product);
+        if (t > 0) assert_true(betas[t] >= betas[t - 1]);
+    }
+    free(betas);
+    free(alpha_bars);
+    dm_scheduler_destroy(scheduler);
+}
+
+static void expect_betas(const dm_scheduler_options *options, double first, double middle, double last) {
+    dm_scheduler *scheduler = make(options);
+    double *betas = read_doubles(scheduler, dm_scheduler_betas);
+    const int32_t count = options->num_train_timesteps;
+    assert_near(betas[0], first, 1e-15);
+    assert_near(betas[count / 2], middle, 1e-15);
+    assert_near(betas[count - 1], last, 1e-15);
+    free(betas);
+    dm_scheduler_destroy(scheduler);
+}
+
+static void test_formulas(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.num_train_timesteps = 5; /* the middle is exact */
+    options.beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+    expect_betas(&options, 1e-4, (1e-4 + 0.02) / 2, 0.02);
+    options.beta_schedule = DM_BETA_SCHEDULE_SCALED_LINEAR;
+    options.beta_start = 0.0009, options.beta_end = 0.0121; /* roots 0.03, 0.11 */
+    expect_betas(&options, 0.0009, 0.07 * 0.07, 0.0121);
+    options.beta_schedule = DM_BETA_SCHEDULE_SIGMOID;
+    options.beta_start = 0.1, options.beta_end = 0.3;
+    expect_betas(&options, 0.1 + 0.2 / (1 + exp(6.0)), 0.2, 0.1 + 0.2 / (1 + exp(-6.0)));
+    options.beta_schedule = DM_BETA_SCHEDULE_SQUARED_COSINE;
+    const double unit = acos(-1.0) / 2 / 1.008;
+    expect_betas(&options, 1 - pow(cos(0.208 * unit) / cos(0.008 * unit), 2),
+                 1 - pow(cos(0.608 * unit) / cos(0.408 * unit), 2), 0.999);
+    const double betas[5] = {0.1, 0.2, 0.3, 0.4, 0.5};
+    options.beta_schedule = DM_BETA_SCHEDULE_CUSTOM;
+    options.betas = betas;
+    expect_betas(&options, 0.1, 0.3, 0.5);
+    options = defaults();
+    options.num_train_timesteps = 1;
+    for (options.beta_schedule = 1; options.beta_schedule <= DM_BETA_SCHEDULE_SIGMOID;
+         options.beta_schedule++)
+        dm_scheduler_destroy(make(&options));
+}
+
+static void test_zero_snr(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.beta_schedule = DM_BETA_SCHEDULE_SCALED_LINEAR;
+    options.beta_start = 0.00085, options.beta_end = 0.012;
+    dm_scheduler *plain = make(&options);
+    options.rescale_betas_zero_snr = 1;
+    dm_scheduler *rescaled = make(&options);
+    double *before = read_doubles(plain, dm_scheduler_alpha_bars);
+    double *after = read_doubles(rescaled, dm_scheduler_alpha_bars);
+    double *betas = read_doubles(rescaled, dm_scheduler_betas);
+    const double first = sqrt(before[0]), last = sqrt(before[999]);
+    for (int t = 0; t < 1000; t += 37)
+        assert_near(sqrt(after[t]), (sqrt(before[t]) - last) * first / (first - last), 1e-12);
+    assert_near(after[0], before[0], 1e-15);
+    assert_true(after[999] == 0.0 && betas[999] == 1.0 && after[998] > 0);
+    free(before);
+    free(after);
+    free(betas);
+    dm_scheduler_destroy(plain);
+    dm_scheduler_destroy(rescaled);
+}
+
+/* ---- creation ---- */
+
+typedef void (*spoil_fn)(dm_scheduler_options *options);
+static double bad_betas[1000];
+static void spoil_count(dm_scheduler_options *o) {
+    o->num_train_timesteps = 0;
+}
+static void spoil_large_count(dm_scheduler_options *o) {
+    o->num_train_timesteps = 1000001;
+}
+static void spoil_schedule(dm_scheduler_options *o) {
+    o->beta_schedule = 7;
+}
+static void spoil_prediction(dm_scheduler_options *o) {
+    o->prediction_type = 0;
+}
+static void spoil_spacing(dm_scheduler_options *o) {
+    o->timestep_spacing = -1;
+}
+static void spoil_sampler(dm_scheduler_options *o) {
+    o->sampler = 99;
+}
+static void spoil_variance(dm_scheduler_options *o) {
+    o->variance_type = 3;
+}
+static void spoil_start(dm_scheduler_options *o) {
+    o->beta_start = 0;
+}
+static void spoil_start_nan(dm_scheduler_options *o) {
+    o->beta_start = NAN;
+}
+static void spoil_end(dm_scheduler_options *o) {
+    o->beta_end = 1;
+}
+static void spoil_s(dm_scheduler_options *o) {
+    o->cosine_s = INFINITY;
+}
+static void spoil_s_sign(dm_scheduler_options *o) {
+    o->cosine_s = -0.1;
+}
+static void spoil_min(dm_scheduler_options *o) {
+    o->beta_min = NAN;
+}
+static void spoil_max(dm_scheduler_options *o) {
+    o->beta_max = o->beta_min / 2;
+}
+static void spoil_eta(dm_scheduler_options *o) {
+    o->eta = 1.5;
+}
+static void spoil_eta_nan(dm_scheduler_options *o) {
+    o->eta = NAN;
+}
+static void spoil_range(dm_scheduler_options *o) {
+    o->clip_sample_range = 0;
+}
+static void spoil_range_inf(dm_scheduler_options *o) {
+    o->clip_sample_range = INFINITY;
+}
+static void spoil_clip(dm_scheduler_options *o) {
+    o->clip_sample = 2;
+}
+static void spoil_one(dm_scheduler_options *o) {
+    o->set_alpha_to_one = -1;
+}
+static void spoil_clipped(dm_scheduler_options *o) {
+    o->use_clipped_model_output = 5;
+}
+static void spoil_rescale(dm_scheduler_options *o) {
+    o->rescale_betas_zero_snr = 3;
+}
+static void spoil_offset(dm_scheduler_options *o) {
+    o->steps_offset = -1;
+}
+static void spoil_large_offset(dm_scheduler_options *o) {
+    o->steps_offset = 1000;
+}
+static void spoil_betas(dm_scheduler_options *o) {
+    o->betas = bad_betas;
+}
+static void spoil_custom(dm_scheduler_options *o) {
+    o->beta_schedule = DM_BETA_SCHEDULE_CUSTOM;
+}
+static void spoil_one_beta(dm_scheduler_options *o) {
+    for (int t = 0; t < 1000; t++) bad_betas[t] = t == 3 ? NAN : 0.01;
+    o->beta_schedule = DM_BETA_SCHEDULE_CUSTOM;
+    o->betas = bad_betas;
+}
+static void spoil_underflow(dm_scheduler_options *o) {
+    o->beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+    o->beta_end = 0.9999;
+}
+static void spoil_no_noise(dm_scheduler_options *o) {
+    o->beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+    o->beta_start = 1e-30;
+}
+static void spoil_rescale_short(dm_scheduler_options *o) {
+    o->num_train_timesteps = 1;
+    o->rescale_betas_zero_snr = 1;
+}
+
+static void test_bad_options(void **state) {
+    (void)state;
+    static const struct {
+        spoil_fn spoil;
+        const char *text;
+    } rows[] = {
+        {spoil_count, "options.num_train_timesteps: expected 1..1000000, got 0"},
+        {spoil_large_count, "num_train_timesteps"},
+        {spoil_schedule, "options.beta_schedule: expected one of its constants, got 7"},
+        {spoil_prediction, "prediction_type"},
+        {spoil_spacing, "timestep_spacing"},
+        {spoil_sampler, "sampler"},
+        {spoil_variance, "variance_type"},
+        {spoil_start, "options.beta_start: expected 0 < beta < 1, got 0"},
+        {spoil_start_nan, "beta_start"},
+        {spoil_end, "beta_end"},
+        {spoil_s, "cosine_s"},
+        {spoil_s_sign, "cosine_s"},
+        {spoil_min, "beta_min"},
+        {spoil_max, "beta_max"},
+        {spoil_eta, "options.eta: expected 0 <= eta <= 1, got 1.5"},
+        {spoil_eta_nan, "eta"},
+        {spoil_range, "clip_sample_range"},
+        {spoil_range_inf, "clip_sample_range"},
+        {spoil_clip, "options.clip_sample: expected 0 or 1, got 2"},
+        {spoil_one, "set_alpha_to_one"},
+        {spoil_clipped, "use_clipped_model_output"},
+        {spoil_rescale, "rescale_betas_zero_snr"},
+        {spoil_offset, "options.steps_offset: expected 0..999, got -1"},
+        {spoil_large_offset, "steps_offset"},
+        {spoil_betas, "options.betas: expected NULL"},
+        {spoil_custom, "options.betas: expected 1000 numbers"},
+        {spoil_one_beta, "options.betas[3]: expected 0 < beta < 1, got"},
+        {spoil_underflow, "underflows to 0 at timestep"},
+        {spoil_no_noise, "add no noise up to timestep 0"},
+        {spoil_rescale_short, "rescale_betas_zero_snr"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        dm_scheduler_options options = defaults();
+        dm_scheduler *scheduler = (dm_scheduler *)&options;
+        rows[i].spoil(&options);
+        assert_fails(dm_scheduler_create(NULL, &options, &scheduler), DM_ERROR_INVALID_ARGUMENT,
+                     rows[i].text);
+        assert_null(scheduler);
+    }
+    assert_fails(dm_scheduler_create(NULL, NULL, NULL), DM_ERROR_INVALID_ARGUMENT, "out");
+}
+
+static void test_newer_options(void **state) {
+    (void)state;
+    struct {
+        dm_scheduler_options options;
+        uint64_t later;
+    } newer = {0};
+    dm_scheduler *scheduler = NULL;
+    dm_scheduler_options_init(&newer.options, sizeof(newer));
+    assert_int_equal(dm_scheduler_create(NULL, &newer.options, &scheduler), DM_OK);
+    dm_scheduler_destroy(scheduler);
+    newer.later = 1;
+    assert_int_equal(dm_scheduler_create(NULL, &newer.options, &scheduler), DM_ERROR_VERSION);
+    assert_null(scheduler);
+}
+
+static void test_null_handles(void **state) {
+    (void)state;
+    float x[1] = {0};
+    int32_t zero[1] = {0};
+    dm_tensor f = view(x, DM_DTYPE_F32, 1, 1, 0), t = view(zero, DM_DTYPE_I32, 1, 1, 0);
+    dm_scheduler_destroy(NULL);
+    assert_int_equal(dm_scheduler_num_train_timesteps(NULL), 0);
+    assert_int_equal(dm_scheduler_prediction_type(NULL), 0);
+    assert_int_equal(dm_scheduler_num_timesteps(NULL), 0);
+    assert_int_equal(dm_scheduler_timestep(NULL, 0), -1);
+    assert_int_equal(dm_scheduler_step_needs_noise(NULL, 0), 0);
+    assert_fails(dm_scheduler_betas(NULL, &f), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_alpha_bars(NULL, &f), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_add_noise(NULL, &f, &f, &t, &f), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_target(NULL, &f, &f, &t, &f), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_convert(NULL, 1, 2, &f, &t, &f, &f), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_set_timesteps(NULL, 1), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_set_custom_timesteps(NULL, &t), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_scheduler_step(NULL, 0, &f, &f, &f, &f, NULL), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+}
+
+static void test_names(void **state) {
+    (void)state;
+    static const char *const schedules[] = {"lecture_cosine",    "linear",  "scaled_linear",
+                                            "squaredcos_cap_v2", "sigmoid", "custom"};
+    for (int32_t i = 0; i < 6; i++) {
+        assert_string_equal(dm_beta_schedule_name(i + 1), schedules[i]);
+        assert_int_equal(dm_beta_schedule_from_name(schedules[i]), i + 1);
+    }
+    assert_string_equal(dm_prediction_type_name(DM_PREDICTION_X0), "sample");
+    assert_int_equal(dm_prediction_type_from_name("epsilon"), DM_PREDICTION_EPSILON);
+    assert_int_equal(dm_prediction_type_from_name("sample"), DM_PREDICTION_X0);
+    assert_int_equal(dm_prediction_type_from_name("v_prediction"), DM_PREDICTION_V);
+    assert_int_equal(dm_timestep_spacing_from_name("leading"), DM_SPACING_LEADING);
+    assert_int_equal(dm_timestep_spacing_from_name("trailing"), DM_SPACING_TRAILING);
+    assert_string_equal(dm_timestep_spacing_name(DM_SPACING_LINSPACE), "linspace");
+    assert_string_equal(dm_variance_type_name(DM_VARIANCE_FIXED_SMALL), "fixed_small");
+    assert_int_equal(dm_variance_type_from_name("fixed_small_log"), DM_VARIANCE_FIXED_SMALL);
+    assert_int_equal(dm_variance_type_from_name("fixed_large"), DM_VARIANCE_FIXED_LARGE);
+    assert_string_equal(dm_sampler_type_name(DM_SAMPLER_DDPM), "ddpm");
+    assert_int_equal(dm_sampler_from_name("ddim"), DM_SAMPLER_DDIM);
+    assert_int_equal(dm_sampler_from_name("lecture"), DM_SAMPLER_LECTURE);
+    assert_null(dm_sampler_type_name(0));
+    assert_null(dm_beta_schedule_name(7));
+    assert_null(dm_prediction_type_name(-1));
+    assert_null(dm_timestep_spacing_name(4));
+    assert_null(dm_variance_type_name(3));
+    assert_int_equal(dm_sampler_from_name("DDIM"), 0);
+    assert_int_equal(dm_sampler_from_name(NULL), 0);
+    assert_int_equal(dm_beta_schedule_from_name(NULL), 0);
+    assert_int_equal(dm_beta_schedule_from_name(""), 0);
+}
+
+/* ---- timesteps ---- */
+
+static void expect_timesteps(dm_timestep_spacing spacing, int32_t offset, int32_t count,
+                             const int32_t *expected) {
+    dm_scheduler_options options = defaults();
+    options.timestep_spacing = spacing;
+    options.steps_offset = offset;
+    dm_scheduler *scheduler = make(&options);
+    assert_int_equal(dm_scheduler_set_timesteps(scheduler, count), DM_OK);
+    assert_int_equal(dm_scheduler_num_timesteps(scheduler), count);
+    for (int32_t i = 0; i < count; i++) assert_int_equal(dm_scheduler_timestep(scheduler, i), expected[i]);
+    assert_int_equal(dm_scheduler_timestep(scheduler, count), -1);
+    assert_int_equal(dm_scheduler_timestep(scheduler, -1), -1);
+    dm_scheduler_destroy(scheduler);
+}
+
+static void test_spacings(void **state) {
+    (void)state;
+    expect_timesteps(DM_SPACING_LEADING, 0, 3, (int32_t[]){666, 333, 0});
+    expect_timesteps(DM_SPACING_LEADING, 1, 4, (int32_t[]){751, 501, 251, 1});
+    expect_timesteps(DM_SPACING_TRAILING, 0, 3, (int32_t[]){999, 666, 332});
+    expect_timesteps(DM_SPACING_TRAILING, 0, 4, (int32_t[]){999, 749, 499, 249});
+    /* 937.5 and 687.5 are rounded to the even neighbour */
+    expect_timesteps(
+        DM_SPACING_TRAILING, 0, 16,
+        (int32_t[]){999, 937, 874, 811, 749, 687, 624, 561, 499, 437, 374, 311, 249, 187, 124, 61});
+    /* 499.5 likewise */
+    expect_timesteps(DM_SPACING_LINSPACE, 0, 3, (int32_t[]){999, 500, 0});
+    expect_timesteps(DM_SPACING_LINSPACE, 0, 1, (int32_t[]){0});
+    expect_timesteps(DM_SPACING_LEADING, 0, 1, (int32_t[]){0});
+    expect_timesteps(DM_SPACING_TRAILING, 0, 1, (int32_t[]){999});
+}
+
+static void test_every_count_descends(void **state) {
+    (void)state;
+    int32_t timesteps[1000];
+    for (dm_timestep_spacing spacing = 1; spacing <= 3; spacing++)
+        for (int32_t count = 1; count <= 1000; count++) {
+            assert_int_equal(dmi_timesteps_fill(spacing, 1000, 0, count, timesteps), DM_OK);
+            assert_in_range(timesteps[0], 0, 999);
+            for (int32_t i = 1; i < count; i++) assert_in_range(timesteps[i], 0, timesteps[i - 1] - 1);
+        }
+}
+
+static void test_timestep_errors(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.steps_offset = 5;
+    dm_scheduler *scheduler = make(&options);
+    assert_int_equal(dm_scheduler_num_timesteps(scheduler), 1000);
+    assert_int_equal(dm_scheduler_timestep(scheduler, 0), 999);
+    assert_int_equal(dm_scheduler_set_timesteps(scheduler, 10), DM_OK);
+    assert_fails(dm_scheduler_set_timesteps(scheduler, 0), DM_ERROR_INVALID_ARGUMENT,
+                 "expected 1..1000, got 0");
+    assert_fails(dm_scheduler_set_timesteps(scheduler, 1001), DM_ERROR_INVALID_ARGUMENT, "1001");
+    assert_fails(dm_scheduler_set_timesteps(scheduler, 1000), DM_ERROR_INVALID_ARGUMENT, "steps_offset 5");
+    int64_t rising[3] = {500, 600, 0}, high[2] = {1000, 1}, low[2] = {1, -1};
+    float floats[2] = {1, 0};
+    dm_tensor bad = view(rising, DM_DTYPE_I64, 1, 3, 0);
+    assert_fails(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_INVALID_ARGUMENT,
+                 "timesteps[1]");
+    bad = view(high, DM_DTYPE_I64, 1, 2, 0);
+    assert_fails(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_INVALID_ARGUMENT,
+                 "0..999, got 1000");
+    bad = view(low, DM_DTYPE_I64, 1, 2, 0);
+    assert_fails(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_INVALID_ARGUMENT, "got -1");
+    bad = view(rising, DM_DTYPE_I64, 1, 0, 0);
+    assert_int_equal(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_SHAPE);
+    bad = view(rising, DM_DTYPE_I64, 2, 1, 3);
+    assert_int_equal(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_SHAPE);
+    bad = view(floats, DM_DTYPE_F32, 1, 2, 0);
+    assert_fails(dm_scheduler_set_custom_timesteps(scheduler, &bad), DM_ERROR_DTYPE, "i32 or i64");
+    assert_int_equal(dm_scheduler_set_custom_timesteps(scheduler, NULL), DM_ERROR_INVALID_ARGUMENT);
+    /* all of them left the run of 10 steps alone */
+    assert_int_equal(dm_scheduler_num_timesteps(scheduler), 10);
+    assert_int_equal(dm_scheduler_timestep(scheduler, 0), 905);
+    dm_scheduler_destroy(scheduler);
+}
+
+static void test_custom_timesteps(void **state) {
+    (void)state;
+    dm_scheduler *scheduler = make(NULL), *copy = NULL;
+    int32_t own[6] = {999, -7, 400, -7, 3, -7};
+    const int64_t shape[1] = {3}, strides[1] = {2};
+    dm_tensor *timesteps = NULL;
+    assert_int_equal(dm_tensor_wrap(NULL, own, DM_DTYPE_I32, 1, shape, strides, &timesteps), DM_OK);
+    assert_int_equal(dm_scheduler_set_custom_timesteps(scheduler, timesteps), DM_OK);
+    assert_int_equal(dmi_scheduler_clone(NULL, scheduler, &copy), DM_OK);
+    for (dm_scheduler *s = scheduler;; s = copy) {
+        assert_int_equal(dm_scheduler_num_timesteps(s), 3);
+        assert_int_equal(dm_scheduler_timestep(s, 1), 400);
+        assert_int_equal(dm_scheduler_timestep(s, 2), 3);
+        if (s == copy) break;
+    }
+    assert_int_equal(copy->custom_timesteps, 1);
+    assert_memory_equal(copy->alpha_bars, scheduler->alpha_bars, 1000 * sizeof(double));
+    assert_memory_equal(copy->betas, scheduler->betas, 1000 * sizeof(double));
+    dm_tensor_destroy(timesteps);
+    dm_scheduler_destroy(copy);
+    dm_scheduler_destroy(scheduler);
+}
+
+/* ---- forward process and prediction types ---- */
+
+enum { BATCH = 3, SIZE = 5000 }; /* more than one block a sample */
+
+typedef struct fixture {
+    float x0[BATCH * SIZE], noise[BATCH * SIZE], x_t[BATCH * SIZE], a[BATCH * SIZE], b[BATCH * SIZE];
+    dm_tensor x0_t, noise_t, x_t_t, a_t, b_t, t;
+    int64_t timesteps[BATCH];
+} fixture;
+
+static fixture *make_fixture(void) {
+    fixture *f = calloc(1, sizeof(*f));
+    for (int i = 0; i < BATCH * SIZE; i++) {
+        f->x0[i] = sinf((float)i * 0.37f);
+        f->noise[i] = 1.5f * cosf((float)i * 0.71f);
+    }
+    f->x0_t = view(f->x0, DM_DTYPE_F32, 2, BATCH, SIZE);
+    f->noise_t = view(f->noise, DM_DTYPE_F32, 2, BATCH, SIZE);
+    f->x_t_t = view(f->x_t, DM_DTYPE_F32, 2, BATCH, SIZE);
+    f->a_t = view(f->a, DM_DTYPE_F32, 2, BATCH, SIZE);
+    f->b_t = view(f->b, DM_DTYPE_F32, 2, BATCH, SIZE);
+    f->t = view(f->timesteps, DM_DTYPE_I64, 1, BATCH, 0);
+    f->timesteps[0] = 0;
+    f->timesteps[1] = 500;
+    f->timesteps[2] = 999;
+    return f;
+}
+
+static void test_add_noise(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler *scheduler = make(NULL);
+    double *alpha_bars = read_doubles(scheduler, dm_scheduler_alpha_bars);
+    assert_int_equal(dm_scheduler_add_noise(scheduler, &f->x0_t, &f->noise_t, &f->t, &f->x_t_t), DM_OK);
+    for (int i = 0; i < BATCH * SIZE; i++) {
+        double alpha_bar = alpha_bars[f->timesteps[i / SIZE]];
+        assert_near(f->x_t[i], sqrt(alpha_bar) * f->x0[i] + sqrt(1 - alpha_bar) * f->noise[i], 3e-7);
+    }
+    /* one t for all, as i32; in place */
+    int32_t one[1] = {500};
+    dm_tensor t = view(one, DM_DTYPE_I32, 1, 1, 0);
+    assert_int_equal(dm_scheduler_add_noise(scheduler, &f->x0_t, &f->noise_t, &t, &f->noise_t), DM_OK);
+    assert_memory_equal(f->noise + SIZE, f->x_t + SIZE, SIZE * sizeof(float));
+    for (int i = 0; i < SIZE; i++) {
+        double noise = 1.5f * cosf((float)i * 0.71f);
+        assert_near(f->noise[i], sqrt(alpha_bars[500]) * f->x0[i] + sqrt(1 - alpha_bars[500]) * noise, 3e-7);
+    }
+    /* no samples at all */
+    dm_tensor none = view(f->x0, DM_DTYPE_F32, 2, 0, SIZE);
+    dm_tensor none_t = view(one, DM_DTYPE_I32, 1, 0, 0);
+    assert_int_equal(dm_scheduler_add_noise(scheduler, &none, &none, &none_t, &none), DM_OK);
+    free(alpha_bars);
+    dm_scheduler_destroy(scheduler);
+    free(f);
+}
+
+static void test_target(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    for (options.prediction_type = 1; options.prediction_type <= 3; options.prediction_type++) {
+        dm_scheduler *scheduler = make(&options);
+        double *alpha_bars = read_doubles(scheduler, dm_scheduler_alpha_bars);
+        assert_int_equal(dm_scheduler_prediction_type(scheduler), options.prediction_type);
+        assert_int_equal(dm_scheduler_target(scheduler, &f->x0_t, &f->noise_t, &f->t, &f->a_t), DM_OK);
+        for (int i = 0; i < BATCH * SIZE; i++) {
+            double alpha_bar = alpha_bars[f->timesteps[i / SIZE]];
+            if (options.prediction_type == DM_PREDICTION_EPSILON) assert_true(f->a[i] == f->noise[i]);
+            if (options.prediction_type == DM_PREDICTION_X0) assert_true(f->a[i] == f->x0[i]);
+            if (options.prediction_type == DM_PREDICTION_V)
+                assert_near(f->a[i], sqrt(alpha_bar) * f->noise[i] - sqrt(1 - alpha_bar) * f->x0[i], 3e-7);
+        }
+        free(alpha_bars);
+        dm_scheduler_destroy(scheduler);
+    }
+    free(f);
+}
+
+/* Every type into every other; x0 and v lose what 1 / sqrt(alpha_bar[999]) = 28 amplifies. */
+static void test_convert(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    dm_scheduler *by_type[4] = {0};
+    for (options.prediction_type = 1; options.prediction_type <= 3; options.prediction_type++)
+        by_type[options.prediction_type] = make(&options);
+    dm_scheduler *scheduler = by_type[1];
+    assert_int_equal(dm_scheduler_add_noise(scheduler, &f->x0_t, &f->noise_t, &f->t, &f->x_t_t), DM_OK);
+    for (int32_t from = 1; from <= 3; from++)
+        for (int32_t to = 1; to <= 3; to++) {
+            assert_int_equal(dm_scheduler_target(by_type[from], &f->x0_t, &f->noise_t, &f->t, &f->a_t),
+                             DM_OK);
+            assert_int_equal(dm_scheduler_convert(scheduler, from, to, &f->x_t_t, &f->t, &f->a_t, &f->a_t),
+                             DM_OK);
+            assert_int_equal(dm_scheduler_target(by_type[to], &f->x0_t, &f->noise_t, &f->t, &f->b_t), DM_OK);
+            for (int i = 0; i < BATCH * SIZE; i++) {
+                /* x0 -> eps divides by s = 0.0064 at t = 0 */
+                double tolerance = from == to ? 0 : i / SIZE == 0 ? 5e-5 : i / SIZE == 1 ? 2e-6 : 2e-5;
+                assert_near(f->a[i], f->b[i], tolerance);
+            }
+        }
+    for (int i = 1; i <= 3; i++) dm_scheduler_destroy(by_type[i]);
+    free(f);
+}
+
+static void test_forward_errors(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler *s = make(NULL);
+    dm_tensor *x0 = &f->x0_t, *noise = &f->noise_t, *t = &f->t, *out = &f->a_t;
+    memset(f->a, 0x55, sizeof(f->a));
+    f->timesteps[2] = 1000;
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, t, out), DM_ERROR_INVALID_ARGUMENT,
+                 "t[2]: expected 0..999, got 1000");
+    f->timesteps[2] = -1;
+    assert_fails(dm_scheduler_target(s, x0, noise, t, out), DM_ERROR_INVALID_ARGUMENT, "t[2]");
+    assert_fails(dm_scheduler_convert(s, 1, 2, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "got -1");
+    f->timesteps[2] = INT64_C(1) << 40;
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, t, out), DM_ERROR_INVALID_ARGUMENT, "1099511627776");
+    f->timesteps[2] = 0;
+    assert_fails(dm_scheduler_convert(s, 0, 2, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "from");
+    assert_fails(dm_scheduler_convert(s, 1, 4, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "to");
+    assert_fails(dm_scheduler_add_noise(s, NULL, noise, t, out), DM_ERROR_INVALID_ARGUMENT, "x0");
+    assert_fails(dm_scheduler_add_noise(s, x0, NULL, t, out), DM_ERROR_INVALID_ARGUMENT, "noise");
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, NULL, out), DM_ERROR_INVALID_ARGUMENT, "t");
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, t, NULL), DM_ERROR_INVALID_ARGUMENT, "out");
+    dm_tensor two = view(f->timesteps, DM_DTYPE_I64, 1, 2, 0), bad;
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, &two, out), DM_ERROR_SHAPE, "[3] or [1]");
+    bad = view(f->b, DM_DTYPE_F32, 1, 3, 0);
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, &bad, out), DM_ERROR_DTYPE, "i32 or i64");
+    bad = view(f->b, DM_DTYPE_F32, 2, SIZE, BATCH);
+    assert_fails(dm_scheduler_add_noise(s, x0, &bad, t, out), DM_ERROR_SHAPE, "noise");
+    assert_fails(dm_scheduler_add_noise(s, x0, noise, t, &bad), DM_ERROR_SHAPE, "out");
+    bad = view(f->b, DM_DTYPE_F32, 0, 0, 0);
+    assert_fails(dm_scheduler_add_noise(s, &bad, noise, t, out), DM_ERROR_SHAPE, "x0");
+    bad = view(f->b, DM_DTYPE_F64, 2, BATCH, SIZE);
+    assert_fails(dm_scheduler_add_noise(s, &bad, noise, t, out), DM_ERROR_DTYPE, "x0");
+    bad = view(f->b, DM_DTYPE_F32, 2, BATCH, SIZE);
+    bad.strides[0] = 1, bad.strides[1] = BATCH;
+    assert_fails(dm_scheduler_add_noise(s, x0, &bad, t, out), DM_ERROR_SHAPE, "noise");
+    for (size_t i = 0; i < sizeof(f->a); i++) assert_int_equal(((unsigned char *)f->a)[i], 0x55);
+    dm_tensor doubles = view(f->b, DM_DTYPE_F64, 1, 999, 0);
+    assert_fails(dm_scheduler_betas(s, &doubles), DM_ERROR_SHAPE, "out: expected f64 [1000]");
+    assert_fails(dm_scheduler_alpha_bars(s, &two), DM_ERROR_DTYPE, "out");
+    dm_scheduler_destroy(s);
+    free(f);
+}
+
+static void test_zero_snr_refusals(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    options.rescale_betas_zero_snr = 1;
+    options.timestep_spacing = DM_SPACING_TRAILING;
+    dm_scheduler *s = make(&options);
+    assert_fails(dm_scheduler_convert(s, DM_PREDICTION_EPSILON, DM_PREDICTION_X0, &f->x0_t, &f->t,
+                                      &f->noise_t, &f->a_t),
+                 DM_ERROR_UNSUPPORTED, "t[2]: alpha_bar[999] is 0");
+    assert_int_equal(dm_scheduler_convert(s, DM_PREDICTION_EPSILON, DM_PREDICTION_V, &f->x0_t, &f->t,
+                                          &f->noise_t, &f->a_t),
+                     DM_ERROR_UNSUPPORTED);
+    assert_int_equal(
+        dm_scheduler_convert(s, DM_PREDICTION_V, DM_PREDICTION_X0, &f->x0_t, &f->t, &f->noise_t, &f->a_t),
+        DM_OK);
+    for (int i = 2 * SIZE; i < 3 * SIZE; i++) assert_true(f->a[i] == -f->noise[i]); /* v = -x0 */
+    assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_OK);
+    assert_fails(dm_scheduler_step(s, 0, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, NULL),
+                 DM_ERROR_UNSUPPORTED, "timestep 999");
+    assert_int_equal(dm_scheduler_step(s, 1, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, NULL), DM_OK);
+    dm_scheduler_destroy(s);
+    for (options.prediction_type = 2; options.prediction_type <= 3; options.prediction_type++)
+        for (options.sampler = 1; options.sampler <= 3; options.sampler++) {
+            s = make(&options);
+            assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_OK);
+            assert_int_equal(dm_scheduler_step(s, 0, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, &f->b_t),
+                             DM_OK);
+            for (int i = 0; i < BATCH * SIZE; i++) assert_true(isfinite(f->a[i]) && isfinite(f->b[i]));
+            dm_scheduler_destroy(s);
+        }
+    free(f);
+}
+
+/* ---- reverse steps ---- */
+
+/* The posterior mean and variance of Ho et al. 2020, eq. 7, in the form they have there. */
+static void test_ddpm_is_the_posterior(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.prediction_type = DM_PREDICTION_X0;
+    for (options.variance_type = 1; options.variance_type <= 2; options.variance_type++)
+        for (options.clip_sample = 0; options.clip_sample <= 1; options.clip_sample++) {
+            dm_scheduler *s = make(&options);
+            double *beta = read_doubles(s, dm_scheduler_betas),
+                   *bar = read_doubles(s, dm_scheduler_alpha_bars);
+            for (int index = 0; index < 1000; index += 111) {
+                const int t = 999 - index;
+                float x[4] = {0.3f, -1.2f, 2.0f, 0.0f}, x0[4] = {0.5f, -0.2f, 1.7f, -3.0f};
+                float z[4] = {1.0f, -0.5f, 0.0f, 2.0f}, prev[4], kept[4];
+                dm_tensor xt = view(x, DM_DTYPE_F32, 1, 4, 0), m = view(x0, DM_DTYPE_F32, 1, 4, 0);
+                dm_tensor zt = view(z, DM_DTYPE_F32, 1, 4, 0), p = view(prev, DM_DTYPE_F32, 1, 4, 0);
+                dm_tensor k = view(kept, DM_DTYPE_F32, 1, 4, 0);
+                const double before = t > 0 ? bar[t - 1] : 1;
+                const double variance =
+                    options.variance_type == 2 ? beta[t] : (1 - before) / (1 - bar[t]) * beta[t];
+                assert_int_equal(dm_scheduler_step(s, index, &m, &xt, &zt, &p, &k), DM_OK);
+                assert_int_equal(dm_scheduler_step_needs_noise(s, index), t > 0);
+                for (int i = 0; i < 4; i++) {
+                    double clean = options.clip_sample ? fmax(-1, fmin(1, x0[i])) : x0[i];
+                    double mean = sqrt(before) * beta[t] / (1 - bar[t]) * clean +
+                                  sqrt(1 - beta[t]) * (1 - before) / (1 - bar[t]) * x[i];
+                    assert_near(prev[i], mean + (t > 0 ? sqrt(variance) * z[i] : 0), 5e-7);
+                    assert_near(kept[i], clean, 1e-7);
+                }
+            }
+            free(beta);
+            free(bar);
+            dm_scheduler_destroy(s);
+        }
+}
+
+/* With the true eps a deterministic DDIM step lands on the x_t of the earlier timestep. */
+static void test_ddim_follows_the_forward_process(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_DDIM;
+    options.clip_sample = 0;
+    for (options.prediction_type = 1; options.prediction_type <= 3; options.prediction_type++) {
+        dm_scheduler *s = make(&options);
+        assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_OK);
+        for (int32_t index = 0; index < 10; index++) {
+            int32_t now[1] = {dm_scheduler_timestep(s, index)}, next[1] = {now[0] - 100};
+            dm_tensor t = view(now, DM_DTYPE_I32, 1, 1, 0), u = view(next, DM_DTYPE_I32, 1, 1, 0);
+            assert_int_equal(dm_scheduler_step_needs_noise(s, index), 0);
+            assert_int_equal(dm_scheduler_add_noise(s, &f->x0_t, &f->noise_t, &t, &f->x_t_t), DM_OK);
+            assert_int_equal(dm_scheduler_target(s, &f->x0_t, &f->noise_t, &t, &f->a_t), DM_OK);
+            assert_int_equal(dm_scheduler_step(s, index, &f->a_t, &f->x_t_t, NULL, &f->x_t_t, &f->b_t),
+                             DM_OK);
+            if (index < 9)
+                assert_int_equal(dm_scheduler_add_noise(s, &f->x0_t, &f->noise_t, &u, &f->a_t), DM_OK);
+            else
+                memcpy(f->a, f->x0, sizeof(f->a)); /* set_alpha_to_one */
+            for (int i = 0; i < BATCH * SIZE; i++) {
+                assert_near(f->x_t[i], f->a[i], 3e-6);
+                assert_near(f->b[i], f->x0[i], 2e-5);
+            }
+        }
+        dm_scheduler_destroy(s);
+    }
+    free(f);
+}
+
+static void test_ddim_eta_one_is_ddpm(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    options.clip_sample = 0;
+    dm_scheduler *ddpm = make(&options);
+    options.sampler = DM_SAMPLER_DDIM;
+    options.eta = 1;
+    dm_scheduler *ddim = make(&options);
+    assert_int_equal(dm_scheduler_set_timesteps(ddpm, 20), DM_OK);
+    assert_int_equal(dm_scheduler_set_timesteps(ddim, 20), DM_OK);
+    for (int32_t index = 0; index < 20; index++) {
+        assert_int_equal(dm_scheduler_step(ddpm, index, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, NULL),
+                         DM_OK);
+        assert_int_equal(dm_scheduler_step(ddim, index, &f->noise_t, &f->x0_t, &f->noise_t, &f->b_t, NULL),
+                         DM_OK);
+        for (int i = 0; i < BATCH * SIZE; i++) assert_near(f->a[i], f->b[i], 5e-6);
+        assert_int_equal(dm_scheduler_step_needs_noise(ddim, index), index < 19);
+        assert_int_equal(dm_scheduler_step_needs_noise(ddpm, index), index < 19);
+    }
+    assert_int_equal(dm_scheduler_step_needs_noise(ddim, 20), 0);
+    assert_int_equal(dm_scheduler_step_needs_noise(ddim, -1), 0);
+    dm_scheduler_destroy(ddpm);
+    dm_scheduler_destroy(ddim);
+    free(f);
+}
+
+static void test_ddim_options(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_DDIM;
+    options.prediction_type = DM_PREDICTION_EPSILON;
+    options.use_clipped_model_output = 1;
+    options.set_alpha_to_one = 0;
+    dm_scheduler *s = make(&options);
+    double *bar = read_doubles(s, dm_scheduler_alpha_bars);
+    assert_int_equal(dm_scheduler_set_timesteps(s, 2), DM_OK); /* 500 and 0 */
+    for (int32_t index = 0; index < 2; index++) {
+        float x[1] = {1.9f}, eps[1] = {-0.4f};
+        const double now = bar[dm_scheduler_timestep(s, index)], next = bar[0];
+        const double x0 = fmin(1, (x[0] - sqrt(1 - now) * eps[0]) / sqrt(now));
+        const double clipped_eps = (x[0] - sqrt(now) * x0) / sqrt(1 - now);
+        dm_tensor xt = view(x, DM_DTYPE_F32, 1, 1, 0), m = view(eps, DM_DTYPE_F32, 1, 1, 0);
+        assert_true(x0 == 1);
+        assert_int_equal(dm_scheduler_step(s, index, &m, &xt, NULL, &xt, NULL), DM_OK);
+        assert_near(x[0], sqrt(next) * x0 + sqrt(1 - next) * clipped_eps, 1e-6);
+    }
+    free(bar);
+    dm_scheduler_destroy(s);
+}
+
+static void test_lecture_step(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_LECTURE;
+    options.clip_sample = 0;
+    options.clip_sample_range = 7;
+    dm_scheduler *s = make(&options);
+    double *bar = read_doubles(s, dm_scheduler_alpha_bars);
+    float x[5] = {0.3f, -1.2f, 2.0f, 0.1f, NAN}, eps[5] = {0.25f, -1.4f, -0.3f, 0.2f, 0.1f}, prev[5], x0[5];
+    dm_tensor xt = view(x, DM_DTYPE_F32, 1, 5, 0), m = view(eps, DM_DTYPE_F32, 1, 5, 0);
+    dm_tensor p = view(prev, DM_DTYPE_F32, 1, 5, 0), k = view(x0, DM_DTYPE_F32, 1, 5, 0);
+    for (int32_t index = 0; index < 1000; index += 333) {
+        const double alpha_bar = bar[999 - index];
+        assert_int_equal(dm_scheduler_step_needs_noise(s, index), 0);
+        assert_int_equal(dm_scheduler_step(s, index, &m, &xt, NULL, &p, &k), DM_OK);
+        for (int i = 0; i < 4; i++) {
+            const double estimate = (x[i] - sqrt(1 - alpha_bar) * eps[i]) / sqrt(alpha_bar);
+            assert_near(prev[i], fmax(-1, fmin(1, estimate)), 1e-5);
+            assert_true(prev[i] == x0[i]);
+        }
+        assert_true(isnan(prev[4]));
+    }
+    free(bar);
+    dm_scheduler_destroy(s);
+}
+
+static void test_step_errors(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler *s = make(NULL);
+    dm_tensor *m = &f->x0_t, *x = &f->x_t_t, *z = &f->noise_t, *out = &f->a_t;
+    dm_tensor bad = view(f->b, DM_DTYPE_F32, 2, BATCH, SIZE - 1);
+    memset(f->a, 0x55, sizeof(f->a));
+    assert_fails(dm_scheduler_step(s, 1000, m, x, z, out, NULL), DM_ERROR_INVALID_ARGUMENT,
+                 "index: expected 0..999, got 1000");
+    assert_fails(dm_scheduler_step(s, -1, m, x, z, out, NULL), DM_ERROR_INVALID_ARGUMENT, "index");
+    assert_fails(dm_scheduler_step(s, 0, NULL, x, z, out, NULL), DM_ERROR_INVALID_ARGUMENT, "model_output");
+    assert_fails(dm_scheduler_step(s, 0, m, NULL, z, out, NULL), DM_ERROR_INVALID_ARGUMENT, "sample");
+    assert_fails(dm_scheduler_step(s, 0, m, x, NULL, out, NULL), DM_ERROR_INVALID_ARGUMENT, "noise");
+    assert_fails(dm_scheduler_step(s, 0, m, x, z, NULL, NULL), DM_ERROR_INVALID_ARGUMENT, "prev_sample");
+    assert_fails(dm_scheduler_step(s, 0, m, x, z, out, out), DM_ERROR_INVALID_ARGUMENT, "x0_pred");
+    assert_fails(dm_scheduler_step(s, 0, &bad, x, z, out, NULL), DM_ERROR_SHAPE, "model_output");
+    assert_fails(dm_scheduler_step(s, 0, m, x, &bad, out, NULL), DM_ERROR_SHAPE, "noise");
+    assert_fails(dm_scheduler_step(s, 999, m, x, &bad, out, NULL), DM_ERROR_SHAPE, "noise");
+    assert_fails(dm_scheduler_step(s, 0, m, x, z, &bad, NULL), DM_ERROR_SHAPE, "prev_sample");
+    assert_fails(dm_scheduler_step(s, 0, m, x, z, out, &bad), DM_ERROR_SHAPE, "x0_pred");
+    bad = view(f->b, DM_DTYPE_I32, 2, BATCH, SIZE);
+    assert_fails(dm_scheduler_step(s, 0, m, &bad, z, out, NULL), DM_ERROR_DTYPE, "sample");
+    for (size_t i = 0; i < sizeof(f->a); i++) assert_int_equal(((unsigned char *)f->a)[i], 0x55);
+    dm_scheduler_destroy(s);
+    free(f);
+}
+
+/* Threads, aliases, and blocks that do not divide the size change no bit. */
+static void test_same_bits(void **state) {
+    (void)state;
+    enum { COUNT = 50001 };
+    dm_context_options threads;
+    dm_context_options_init(&threads, sizeof(threads));
+    float *m = malloc(COUNT * sizeof(float)), *x = malloc(COUNT * sizeof(float)),
+          *z = malloc(COUNT * sizeof(float));
+    float *first = malloc(COUNT * sizeof(float)), *x0 = malloc(COUNT * sizeof(float));
+    for (threads.num_threads = 1; threads.num_threads <= 3; threads.num_threads++) {
+        dm_context *context = NULL;
+        dm_scheduler *s = NULL;
+        assert_int_equal(dm_context_create(&threads, &context), DM_OK);
+        assert_int_equal(dm_scheduler_create(context, NULL, &s), DM_OK);
+        for (int i = 0; i < COUNT; i++) {
+            m[i] = sinf((float)i);
+            x[i] = cosf((float)i * 1.3f);
+            z[i] = sinf((float)i * 0.7f);
+        }
+        dm_tensor mt = view(m, DM_DTYPE_F32, 1, COUNT, 0), xt = view(x, DM_DTYPE_F32, 1, COUNT, 0);
+        dm_tensor zt = view(z, DM_DTYPE_F32, 1, COUNT, 0), out = view(first, DM_DTYPE_F32, 1, COUNT, 0);
+        dm_tensor x0t = view(x0, DM_DTYPE_F32, 1, COUNT, 0);
+        if (threads.num_threads == 1)
+            assert_int_equal(dm_scheduler_step(s, 300, &mt, &xt, &zt, &out, &x0t), DM_OK);
+        dm_tensor *target = threads.num_threads == 1 ? &xt : threads.num_threads == 2 ? &mt : &zt;
+        assert_int_equal(dm_scheduler_step(s, 300, &mt, &xt, &zt, target, NULL), DM_OK);
+        assert_memory_equal(target->data, first, COUNT * sizeof(float));
+        /* one element alone is what it is among others */
+        dm_tensor tail = view(x + COUNT - 1, DM_DTYPE_F32, 1, 1, 0);
+        x[COUNT - 1] = cosf((float)(COUNT - 1) * 1.3f);
+        dm_tensor tail_m = view(m + COUNT - 1, DM_DTYPE_F32, 1, 1, 0),
+                  tail_z = view(z + COUNT - 1, DM_DTYPE_F32, 1, 1, 0);
+        m[COUNT - 1] = sinf((float)(COUNT - 1));
+        z[COUNT - 1] = sinf((float)(COUNT - 1) * 0.7f);
+        assert_int_equal(dm_scheduler_step(s, 300, &tail_m, &tail, &tail_z, &tail, NULL), DM_OK);
+        assert_true(x[COUNT - 1] == first[COUNT - 1]);
+        dm_scheduler_destroy(s);
+        dm_context_destroy(context);
+    }
+    free(m);
+    free(x);
+    free(z);
+    free(first);
+    free(x0);
+}
+
+/* ---- memory ---- */
+
+typedef struct failing {
+    int left; /* allocations that succeed */
+} failing;
+
+static void *failing_alloc(uint64_t bytes, uint64_t alignment, void *user) {
+    failing *f = user;
+    void *pointer = NULL;
+    if (f->left-- <= 0) return NULL;
+    return posix_memalign(&pointer, (size_t)alignment, (size_t)bytes) == 0 ? pointer : NULL;
+}
+
+static void failing_free(void *pointer, uint64_t bytes, void *user) {
+    (void)bytes;
+    (void)user;
+    free(pointer);
+}
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    failing allocator = {1000};
+    dm_context *context = NULL;
+    dm_context_options options;
+    dm_context_options_init(&options, sizeof(options));
+    options.num_threads = 1;
+    options.alloc = failing_alloc;
+    options.free = failing_free;
+    options.alloc_user = &allocator;
+    assert_int_equal(dm_context_create(&options, &context), DM_OK);
+    const uint64_t before = dm_context_memory(context);
+    dm_scheduler *s = NULL, *copy = NULL;
+    int failures = 0;
+    for (int allowed = 0;; allowed++, failures++) {
+        allocator.left = allowed;
+        const dm_status status = dm_scheduler_create(context, NULL, &s);
+        if (status == DM_OK) break;
+        assert_int_equal(status, DM_ERROR_OUT_OF_MEMORY);
+        assert_null(s);
+        assert_int_equal(dm_context_memory(context), before);
+    }
+    assert_int_equal(failures, 4);
+    const uint64_t with_one = dm_context_memory(context);
+    for (int allowed = 0; allowed < 4; allowed++) {
+        allocator.left = allowed;
+        assert_int_equal(dmi_scheduler_clone(context, s, &copy), DM_ERROR_OUT_OF_MEMORY);
+        assert_null(copy);
+        assert_int_equal(dm_context_memory(context), with_one);
+    }
+    int32_t own[2] = {5, 3};
+    dm_tensor timesteps = view(own, DM_DTYPE_I32, 1, 2, 0);
+    allocator.left = 0;
+    assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_ERROR_OUT_OF_MEMORY);
+    assert_int_equal(dm_scheduler_set_custom_timesteps(s, &timesteps), DM_ERROR_OUT_OF_MEMORY);
+    assert_int_equal(dm_scheduler_num_timesteps(s), 1000);
+    /* steps and the forward process allocate nothing */
+    fixture *f = make_fixture();
+    assert_int_equal(dm_scheduler_add_noise(s, &f->x0_t, &f->noise_t, &f->t, &f->a_t), DM_OK);
+    assert_int_equal(dm_scheduler_step(s, 0, &f->x0_t, &f->noise_t, &f->a_t, &f->b_t, NULL), DM_OK);
+    free(f);
+    dm_scheduler_destroy(s);
+    assert_int_equal(dm_context_memory(context), before);
+    dm_context_destroy(context);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lecture_values),
+        cmocka_unit_test(test_formulas),
+        cmocka_unit_test(test_zero_snr),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_newer_options),
+        cmocka_unit_test(test_null_handles),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_spacings),
+        cmocka_unit_test(test_every_count_descends),
+        cmocka_unit_test(test_timestep_errors),
+        cmocka_unit_test(test_custom_timesteps),
+        cmocka_unit_test(test_add_noise),
+        cmocka_unit_test(test_target),
+        cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_forward_errors),
+        cmocka_unit_test(test_zero_snr_refusals),
+        cmocka_unit_test(test_ddpm_is_the_posterior),
+        cmocka_unit_test(test_ddim_follows_the_forward_process),
+        cmocka_unit_test(test_ddim_eta_one_is_ddpm),
+        cmocka_unit_test(test_ddim_options),
+        cmocka_unit_test(test_lecture_step),
+        cmocka_unit_test(test_step_errors),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
