@@ -1,0 +1,159 @@
+/* The 1st, 2nd, 3rd, ... allocation fails until the whole road succeeds: each time there is a status, nothing
+ * leaks, and the handles that exist can still be destroyed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "diffusion.h"
+
+/* Fails allocation number `fail_at` (from 1), counts what is out. */
+typedef struct failing_allocator {
+    int64_t calls, fail_at, live;
+} failing_allocator;
+
+static void *failing_alloc(uint64_t bytes, uint64_t alignment, void *user) {
+    failing_allocator *a = user;
+    if (++a->calls == a->fail_at) return NULL;
+    void *memory =
+        aligned_alloc((size_t)alignment, (size_t)((bytes + alignment - 1) / alignment * alignment));
+    if (memory) a->live++;
+    return memory;
+}
+
+static void failing_free(void *pointer, uint64_t bytes, void *user) {
+    failing_allocator *a = user;
+    (void)bytes;
+    if (pointer) a->live--;
+    free(pointer);
+}
+
+typedef dm_status (*road)(dm_context *context);
+
+/* Runs the road with every allocation failing in turn; returns how many there were. */
+static int64_t sweep(road walk) {
+    for (int64_t fail_at = 1;; fail_at++) {
+        failing_allocator a = {.fail_at = fail_at};
+        dm_context_options options;
+        dm_context *context = NULL;
+        dm_context_options_init(&options, sizeof options);
+        options.num_threads = 1;
+        options.alloc = failing_alloc;
+        options.free = failing_free;
+        options.alloc_user = &a;
+        dm_status status = dm_context_create(&options, &context);
+        if (status == DM_OK) status = walk(context);
+        dm_context_destroy(context);
+        if (a.live != 0)
+            fail_msg("allocation %lld failed: %lld blocks leaked", (long long)fail_at, (long long)a.live);
+        if (a.calls < fail_at) {
+            assert_int_equal(status, DM_OK);
+            return fail_at - 1;
+        }
+        if (status != DM_ERROR_OUT_OF_MEMORY)
+            fail_msg("allocation %lld failed: status %s", (long long)fail_at, dm_status_name(status));
+    }
+}
+
+static const int32_t widths[] = {4, 8};
+
+static dm_status walk_unet(dm_context *context) {
+    dm_unet_options options;
+    dm_session_options train;
+    dm_unet *net = NULL;
+    dm_session *session = NULL;
+    dm_tensor *x = NULL, *t = NULL;
+    const int64_t shape[] = {2, 1, 8, 8};
+    dm_unet_options_init(&options, sizeof options);
+    options.channels = widths;
+    options.num_levels = 2;
+    options.time = DM_TIME_SINUSOIDAL;
+    options.num_classes = 2;
+    options.norm_groups = 2;
+    options.skip = DM_SKIP_CONCAT;
+    dm_session_options_init(&train, sizeof train);
+    train.mode = DM_SESSION_TRAIN;
+    train.batch = 2;
+    train.height = train.width = 8;
+    dm_status status = dm_unet_create(context, &options, &net);
+    if (!status) status = dm_session_create(net, &train, &session);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_F32, 4, shape, &x);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_F32, 1, shape, &t);
+    if (!status) status = dm_session_forward(session, x, t, NULL, x);
+    if (!status) status = dm_session_backward(session, x, x);
+    dm_tensor_destroy(t);
+    dm_tensor_destroy(x);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    return status;
+}
+
+static dm_status walk_mlp_in_double(dm_context *context) {
+    dm_session_options options;
+    dm_net *net = NULL;
+    dm_session *session = NULL;
+    dm_session_options_init(&options, sizeof options);
+    options.mode = DM_SESSION_TRAIN;
+    options.compute_dtype = DM_DTYPE_F64;
+    dm_status status = dm_mlp_create(context, NULL, &net);
+    if (!status) status = dm_session_create(net, &options, &session);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    return status;
+}
+
+static dm_status walk_sampling(dm_context *context) {
+    dm_unet_options options;
+    dm_sampler_options sampling;
+    dm_unet *net = NULL;
+    dm_scheduler *scheduler = NULL;
+    dm_sampler *sampler = NULL;
+    dm_tensor *seeds = NULL, *labels = NULL, *out = NULL;
+    const int64_t shape[] = {3, 1, 8, 8};
+    dm_unet_options_init(&options, sizeof options);
+    options.channels = widths;
+    options.num_levels = 2;
+    options.time = DM_TIME_SINUSOIDAL;
+    options.num_classes = 2;
+    dm_sampler_options_init(&sampling, sizeof sampling);
+    sampling.num_inference_steps = 3;
+    sampling.guidance_scale = 2;
+    sampling.max_batch = 2;
+    dm_status status = dm_unet_create(context, &options, &net);
+    if (!status) status = dm_scheduler_create(context, NULL, &scheduler);
+    if (!status) status = dm_sampler_create_net(context, scheduler, net, &sampling, &sampler);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_I64, 1, shape, &seeds);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_I32, 1, shape, &labels);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_F32, 4, shape, &out);
+    if (!status) status = dm_sampler_run(sampler, seeds, labels, NULL, out);
+    dm_tensor_destroy(out);
+    dm_tensor_destroy(labels);
+    dm_tensor_destroy(seeds);
+    dm_sampler_destroy(sampler);
+    dm_scheduler_destroy(scheduler);
+    dm_net_destroy(net);
+    return status;
+}
+
+static void test_unet(void **state) {
+    (void)state;
+    assert_true(sweep(walk_unet) > 10);
+}
+static void test_mlp_in_double(void **state) {
+    (void)state;
+    assert_true(sweep(walk_mlp_in_double) > 10);
+}
+static void test_sampling(void **state) {
+    (void)state;
+    assert_true(sweep(walk_sampling) > 10);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unet), cmocka_unit_test(test_mlp_in_double),
+                                       cmocka_unit_test(test_sampling)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
