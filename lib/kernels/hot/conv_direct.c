@@ -90,24 +90,32 @@ int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers) {
     return b.used * workers;
 }
 
+/* Zeroes the channels of n pixels; what lies between them is never read. */
+static void clear_pixels(real *out, int64_t n, int64_t channels, int64_t ld) {
+    if (ld == channels)
+        memset(out, 0, (size_t)(n * channels) * sizeof(real));
+    else
+        for (int64_t i = 0; i < n; i++) memset(out + i * ld, 0, (size_t)channels * sizeof(real));
+}
+
 void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                               int64_t first, int64_t rows, int64_t width, real *band) {
+                               int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band) {
     const int64_t left = imin(imax(-x->low, 0), width), from = imax(x->low, 0);
     const int64_t n = imax(imin(x->src - from, width - left), 0);
     const size_t pixel_bytes = (size_t)channels * sizeof(real);
-    for (int64_t sy = first; sy < first + rows; sy++, band += width * channels) {
+    for (int64_t sy = first; sy < first + rows; sy++, band += width * ld_band) {
         if (sy < 0 || sy >= y->src || n == 0) {
-            memset(band, 0, (size_t)width * pixel_bytes);
+            clear_pixels(band, width, channels, ld_band);
             continue;
         }
         const real *src = image + (sy * x->src + from) * ld;
-        real *out = band + left * channels;
-        memset(band, 0, (size_t)left * pixel_bytes);
-        if (ld == channels)
+        real *out = band + left * ld_band;
+        clear_pixels(band, left, channels, ld_band);
+        if (ld == channels && ld_band == channels)
             memcpy(out, src, (size_t)n * pixel_bytes);
         else
-            for (int64_t i = 0; i < n; i++) memcpy(out + i * channels, src + i * ld, pixel_bytes);
-        memset(out + n * channels, 0, (size_t)(width - left - n) * pixel_bytes);
+            for (int64_t i = 0; i < n; i++) memcpy(out + i * ld_band, src + i * ld, pixel_bytes);
+        clear_pixels(out + n * ld_band, width - left - n, channels, ld_band);
     }
 }
 
@@ -199,12 +207,10 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     const int64_t q0 = band * j->p.rows, q1 = imin(q0 + j->p.rows, g->y.count);
     const int64_t src_y = q0 * g->y.step + g->y.low, rows = (q1 - q0 - 1) * g->y.step + g->y.span;
     const real *base = w.band, *packed = j->packed;
-    if (j->p.copy)
-        DMI_K(dmi_conv_copy_band)
-        (j->src + image * g->y.src * g->x.src * j->ld_src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows,
-         j->p.band_w, w.band);
-    else
-        base = j->src + ((image * g->y.src + src_y) * g->x.src + g->x.low) * j->ld_src;
+    if (j->p.copy) DMI_K(dmi_conv_copy_band)
+    (j->src + image * g->y.src * g->x.src * j->ld_src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows,
+     j->p.band_w, w.band);
+    else base = j->src + ((image * g->y.src + src_y) * g->x.src + g->x.low) * j->ld_src;
     for (int64_t ry = 0; ry < g->y.phases; ry++)
         for (int64_t rx = 0; rx < g->x.phases; rx++) {
             const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);

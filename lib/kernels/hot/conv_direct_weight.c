@@ -11,7 +11,7 @@
 enum {
     PATCH_MAX_CHANNELS = 4,
     RUN_PIXELS = 192,         /* pixels that one register tile sums before it is added to dw */
-    PASS_BYTES = 512 * 1024,  /* of the padded copy */
+    PASS_BYTES = 320 * 1024,  /* of the padded copy */
     FLAT_IMAGE = 128,         /* pixels of a pass of a matrix product */
     BLOCK_BYTES = 320 * 1024, /* of dw in one block */
     WANTED_BLOCKS = 16,
@@ -26,7 +26,7 @@ typedef struct plan {
     int64_t depth;            /* channels of a row of the reduction: ag, with patches taps * ag */
     int64_t panels, panel_parts, slots;
     int64_t rows, bands, images; /* rows of b in a pass, passes of an image, images of a pass */
-    int64_t passes, band_h, band_w;
+    int64_t passes, band_h, band_w, band_ld;
     int64_t step_b, step_a, step_group; /* strides of dw */
     int32_t flat, swap, copy, patch;
 } plan;
@@ -104,11 +104,14 @@ static plan make_plan(const dmi_conv *c) {
     p.copy = y->low < 0 || x->low < 0 || (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
     p.band_w = p.copy ? (x->dst - 1) * x->step + x->span : x->src;
-    p.rows = imax(1, imin(y->dst, PASS_BYTES / (p.band_w * p.a_c * real_bytes * y->step)));
+    p.band_ld = spread_ld(p.ag);
+    const int64_t row_bytes = p.band_w * p.band_ld * real_bytes * y->step;
+    p.rows = imax(1, imin(y->dst, PASS_BYTES / row_bytes));
     p.bands = ceil_div(y->dst, p.rows);
     p.rows = ceil_div(y->dst, p.bands);
     p.bands = ceil_div(y->dst, p.rows);
-    p.images = p.bands > 1 ? 1 : imax(1, imin(p.batch, RUN_PIXELS / (y->dst * x->dst)));
+    p.images = imin(RUN_PIXELS / (y->dst * x->dst), PASS_BYTES / (y->dst * row_bytes));
+    p.images = p.bands > 1 ? 1 : imax(1, imin(p.batch, p.images));
     p.band_h = (p.rows - 1) * y->step + y->span;
     p.passes = p.bands > 1 ? p.batch * p.bands : ceil_div(p.batch, p.images);
     if (p.flat) {
@@ -130,7 +133,7 @@ static int64_t slot_reals(const plan *p) {
 static workspace carve(const plan *p, bump *b) {
     workspace w;
     const int64_t pixels = p->flat ? FLAT_IMAGE : p->images * p->rows * p->x.dst;
-    w.band = take_reals(b, p->copy ? p->images * p->band_h * p->band_w * p->ag : 0);
+    w.band = take_reals(b, p->copy ? p->images * p->band_h * p->band_w * p->band_ld : 0);
     w.patches = take_reals(b, p->patch ? pixels * p->depth : 0);
     w.panels = take_reals(b, pixels * NR * imin(p->panels, ceil_div(64, NR)));
     w.runs = (run *)take(b, p->images * p->rows * (int64_t)sizeof(run));
@@ -197,7 +200,7 @@ static void add_runs(const plan *p, const workspace *w, const real *base, int64_
 static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t group, int64_t p0, int64_t p1,
                      real *dw) {
     const plan *p = &j->p;
-    const int64_t ld = p->copy ? p->ag : j->ld_a, row = p->x.dst;
+    const int64_t ld = p->copy ? p->band_ld : j->ld_a, row = p->x.dst;
     const int64_t image = p->bands > 1 ? pass / p->bands : pass * p->images;
     const int64_t images = imin(p->images, p->batch - image),
                   q0 = p->bands > 1 ? pass % p->bands * p->rows : 0;
@@ -216,10 +219,9 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
         if (!p->copy)
             base = j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a + group * p->ag;
         for (int64_t i = 0; i < images; i++) {
-            if (p->copy)
-                DMI_K(dmi_conv_copy_band)
-                (j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a, &p->y, &p->x,
-                 p->ag, src_y, src_rows, p->band_w, w->band + i * image_step);
+            if (p->copy) DMI_K(dmi_conv_copy_band)
+            (j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a, &p->y, &p->x, p->ag,
+             src_y, src_rows, p->band_w, w->band + i * image_step, ld);
             for (int64_t q = 0; q < rows; q++)
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};

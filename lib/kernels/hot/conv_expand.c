@@ -60,10 +60,8 @@ static void run_band(void *arg, int64_t block, int32_t worker) {
     real *z = j->scratch + worker * j->worker_reals;
     const real *src = j->src + (image * g->y.src + first) * g->x.src * j->ld_src;
     if (last > first)
-        for (int64_t c = 0; c < j->columns; c += NR)
-            DMI_K(dmi_conv_product)
-            (src, j->ld_src, (last - first) * g->x.src, g->src_c, j->packed + c * g->src_c, z + c,
-             j->columns);
+        for (int64_t c = 0; c < j->columns; c += NR) DMI_K(dmi_conv_product)
+    (src, j->ld_src, (last - first) * g->x.src, g->src_c, j->packed + c * g->src_c, z + c, j->columns);
     for (int64_t q = q0; q < q1; q++)
         for (int64_t x = 0; x < g->x.dst; x++) {
             const int64_t pixel = (image * g->y.dst + q) * g->x.dst + x;

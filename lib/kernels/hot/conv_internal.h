@@ -48,6 +48,11 @@ static inline int64_t ceil_div(int64_t a, int64_t b) {
 static inline int64_t round_up(int64_t a, int64_t b) {
     return ceil_div(a, b) * b;
 }
+/* Pixels a power of two apart share few sets of a cache: one more line spreads them. */
+static inline int64_t spread_ld(int64_t channels) {
+    const int64_t line = DMI_ALIGNMENT / (int64_t)sizeof(real);
+    return channels < line ? channels : channels + line;
+}
 static inline int64_t bytes64(int64_t bytes) {
     return round_up(bytes, DMI_ALIGNMENT);
 }
@@ -118,7 +123,7 @@ void DMI_K(dmi_conv_reduce)(const real *a, int64_t step, const run *runs, int64_
 /* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the
  * image; the band is dense, `channels` reals a pixel. */
 void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                               int64_t first, int64_t rows, int64_t width, real *band);
+                               int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band);
 void DMI_K(dmi_conv_direct_pack)(dm_context *context, const gather *g, const real *weights, real *packed);
 int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers);
 void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *src, int64_t ld_src,

@@ -75,10 +75,9 @@ static void multiply(const job *j, const workspace *w, int64_t position, int64_t
     int64_t from, to;
     position_range(&w->list, position, &from, &to);
     if (from >= to) return;
-    for (int64_t i = p0; i < p1; i++)
-        DMI_K(dmi_conv_product)
-        (v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel,
-         m + from * p->dst_ld + i * NR, p->dst_ld);
+    for (int64_t i = p0; i < p1; i++) DMI_K(dmi_conv_product)
+    (v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel, m + from * p->dst_ld + i * NR,
+     p->dst_ld);
 }
 
 static void transform_input(const job *j, const workspace *w, int64_t first, int64_t last) {

@@ -30,7 +30,7 @@ static plan make_plan(const dmi_conv *c) {
     p.a_c = c->transposed ? c->out_c : c->in_c;
     p.b_c = c->transposed ? c->in_c : c->out_c;
     p.panels = ceil_div(p.b_c, NR);
-    p.a_ld = round_up(p.a_c, W);
+    p.a_ld = spread_ld(round_up(p.a_c, W));
     p.total = c->batch * p.ty.tiles * p.tx.tiles;
     p.tiles = CHUNK_BYTES / (POSITIONS * (p.a_ld + p.panels * NR) * (int64_t)sizeof(real));
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
@@ -79,9 +79,9 @@ static void multiply(void *arg, int64_t block, int32_t worker) {
     const run tiles = {.offset = from * p->a_ld, .count = to - from};
     for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++)
         DMI_K(dmi_conv_reduce)
-        (j->v + position * p->v_stride, p->a_ld, &tiles, 1,
-         j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
-         j->du + (position * p->panels + i) * p->a_c * NR);
+    (j->v + position * p->v_stride, p->a_ld, &tiles, 1,
+     j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
+     j->du + (position * p->panels + i) * p->a_c * NR);
 }
 
 /* dw[b][a][9] += G^T du G for some channels of one panel. */

@@ -1,0 +1,66 @@
+/* dm_sampler over a dm_net: the denoise function is a session's forward, made for the shape of the first run.
+ */
+#include "diffusion/sampler.h"
+#include "graph/net.h"
+#include "samplers/sampler.h"
+
+typedef struct net_denoiser {
+    const dm_net *net;
+    dm_session *session; /* NULL before the first run */
+    int64_t batch, height, width;
+} net_denoiser;
+
+static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width) {
+    net_denoiser *d = user;
+    dm_session *session = NULL;
+    dm_session_options options;
+    if (channels != d->net->in_channels || channels != d->net->out_channels)
+        return dmi_fail(DM_ERROR_SHAPE, "out: expected %d channels (the network's), got %lld",
+                        d->net->in_channels, (long long)channels);
+    if ((height == 0) == d->net->is_image)
+        return dmi_fail(DM_ERROR_SHAPE, "out: expected %s, the network's input",
+                        d->net->is_image ? "[N,C,H,W]" : "[N,D]");
+    if (d->session && batch <= d->batch && height == d->height && width == d->width) return DM_OK;
+    dm_session_options_init(&options, sizeof options);
+    options.mode = DM_SESSION_INFER;
+    options.batch = (int32_t)batch;
+    options.height = (int32_t)height;
+    options.width = (int32_t)width;
+    dm_status status = dm_session_create(d->net, &options, &session);
+    if (status) return status;
+    dm_session_destroy(d->session);
+    d->session = session;
+    d->batch = batch;
+    d->height = height;
+    d->width = width;
+    return DM_OK;
+}
+
+static int32_t denoise(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels, dm_tensor *out,
+                       void *user) {
+    const net_denoiser *d = user;
+    return dm_session_forward(d->session, x, t, labels, out);
+}
+
+static void destroy(void *user) {
+    net_denoiser *d = user;
+    dm_session_destroy(d->session);
+    dmi_free(d->net->context, d);
+}
+
+dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *scheduler, const dm_net *net,
+                                const dm_sampler_options *options, dm_sampler **out) {
+    if (!out) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a place for the sampler, got NULL");
+    *out = NULL;
+    if (!net) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
+    net_denoiser *d = dmi_calloc(net->context, sizeof *d);
+    if (!d) return dm_last_status();
+    d->net = net;
+    dm_status status = dm_sampler_create(context, scheduler, denoise, d, options, out);
+    if (status) {
+        destroy(d);
+        return status;
+    }
+    dmi_sampler_attach(*out, &(dmi_sampler_hooks){.prepare = prepare, .destroy = destroy});
+    return DM_OK;
+}

@@ -1,0 +1,291 @@
+/* One micro-batch: draw t and eps, noise, predict, compare, differentiate; and the same without the last for
+ * held-out data. Everything drawn is a function of (seed, purpose, step, image of the step). */
+#include <math.h>
+#include <string.h>
+
+#include "random/random.h"
+#include "train/train.h"
+
+/* Upper byte of the random stream; the lower seven count steps. Data sets use streams below. */
+typedef enum purpose {
+    DRAW_T = 1,
+    DRAW_NOISE = 2,
+    DRAW_DROPOUT = 3,
+    DRAW_VALIDATION_T = 4,
+    DRAW_VALIDATION_NOISE = 5
+} purpose;
+
+/* Images first_image.. of a step; batches of one step continue each other, however it is cut into batches. */
+typedef struct draw {
+    uint64_t seed, stream;
+    int64_t first_image, numel;
+    float *noise;
+} draw;
+
+static draw begin_draw(const dm_trainer *trainer, purpose what, int64_t step, int64_t first_image) {
+    return (draw){.seed = trainer->options.seed,
+                  .stream = (uint64_t)what << 56 | (uint64_t)step,
+                  .first_image = first_image,
+                  .numel = trainer->numel};
+}
+
+static void draw_noise_image(void *arg, int64_t image, int32_t worker) {
+    const draw *d = arg;
+    const uint64_t words = ((uint64_t)d->numel + 3) / 4 * 4;
+    (void)worker;
+    dmi_normal_fill(d->seed, d->stream, (uint64_t)(d->first_image + image) * words, d->numel,
+                    d->noise + image * d->numel);
+}
+
+static void draw_noise(dm_trainer *trainer, draw d) {
+    d.noise = trainer->noise->data;
+    dmi_parallel(trainer->context, trainer->shape[0], draw_noise_image, &d);
+}
+
+static void draw_t(dm_trainer *trainer, draw d) {
+    const int32_t T = dm_scheduler_num_train_timesteps(trainer->scheduler);
+    int32_t *t = trainer->t->data;
+    for (int64_t i = 0; i < trainer->shape[0]; i++) {
+        t[i] = (int32_t)dmi_random_below(d.seed, d.stream, 2 * (uint64_t)(d.first_image + i), (uint64_t)T);
+    }
+}
+
+static void widen_t(dm_trainer *trainer) {
+    const int32_t *t = trainer->t->data;
+    float *net_t = trainer->net_t->data;
+    for (int64_t i = 0; i < trainer->shape[0]; i++) net_t[i] = (float)t[i];
+}
+
+/* Ho and Salimans 2022, section 3.1: the label becomes the null class with probability label_dropout. */
+static void drop_labels(dm_trainer *trainer, draw d) {
+    int32_t *labels = trainer->net_labels->data;
+    for (int64_t i = 0; i < trainer->shape[0]; i++) {
+        const double u = dmi_philox_word(d.seed, d.stream, (uint64_t)(d.first_image + i)) * 0x1p-32;
+        if (u < trainer->options.label_dropout) labels[i] = -1;
+    }
+}
+
+/* ---- the caller's tensors ---- */
+
+/* Makes `view` a contiguous [B,C,H,W] of `tensor`, through the buffer `own` when its layout asks for it. */
+static dm_status take_images(dm_trainer *trainer, const dm_tensor *tensor, const char *name, dm_tensor *own,
+                             dm_tensor *view) {
+    dm_status status = DM_OK;
+    const int64_t flat[2] = {trainer->shape[0], trainer->numel};
+    if (!trainer->net->is_image && tensor != NULL && tensor->rank == 2) {
+        DM_TRY(dmi_tensor_check(tensor, name, DM_DTYPE_F32, 2, flat));
+    } else {
+        DM_TRY(dmi_tensor_check(tensor, name, DM_DTYPE_F32, 4, trainer->shape));
+    }
+    dmi_tensor_view(view, tensor->data, DM_DTYPE_F32, 4, trainer->shape);
+    if (!dm_tensor_is_contiguous(tensor)) {
+        dm_tensor packed;
+        dmi_tensor_view(&packed, own->data, DM_DTYPE_F32, tensor->rank, tensor->shape);
+        DM_TRY(dm_tensor_copy(tensor, &packed));
+        view->data = own->data;
+    }
+done:
+    return status;
+}
+
+static dm_status take_labels(dm_trainer *trainer, const dm_tensor *labels) {
+    dm_status status = DM_OK;
+    int32_t *net_labels = trainer->net_labels->data;
+    const int32_t classes = trainer->net->num_classes;
+    if (labels == NULL || classes == 0) return dm_tensor_fill(trainer->net_labels, -1.0);
+    DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, trainer->shape));
+    DM_TRY(dm_tensor_copy(labels, trainer->net_labels));
+    for (int64_t i = 0; i < trainer->shape[0]; i++) {
+        if (net_labels[i] >= -1 && net_labels[i] < classes) continue;
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected -1..%d, got %d", (long long)i,
+                        (int)classes - 1, (int)net_labels[i]);
+    }
+done:
+    return status;
+}
+
+static dm_status take_t(dm_trainer *trainer, const dm_tensor *t) {
+    dm_status status = DM_OK;
+    int32_t *own = trainer->t->data;
+    const int32_t T = dm_scheduler_num_train_timesteps(trainer->scheduler);
+    DM_TRY(dmi_tensor_check(t, "t", 0, 1, trainer->shape));
+    if (t->dtype != DM_DTYPE_I32 && t->dtype != DM_DTYPE_I64) {
+        return dmi_fail(DM_ERROR_DTYPE, "t: expected i32 or i64, got %s", dm_dtype_name(t->dtype));
+    }
+    DM_TRY(dm_tensor_copy(t, trainer->t)); /* saturates, so what is out of range stays out of range */
+    for (int64_t i = 0; i < trainer->shape[0]; i++) {
+        if (own[i] >= 0 && own[i] < T) continue;
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t[%lld]: expected 0..%d, got %d", (long long)i,
+                        (int)T - 1, (int)own[i]);
+    }
+done:
+    return status;
+}
+
+/* ---- prediction and loss ---- */
+
+/* The network's view of a [B,C,H,W] buffer. */
+static dm_tensor net_view(const dm_trainer *trainer, const dm_tensor *images) {
+    const int64_t flat[2] = {trainer->shape[0], trainer->numel};
+    dm_tensor view;
+    if (trainer->net->is_image) {
+        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 4, trainer->shape);
+    } else {
+        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 2, flat);
+    }
+    return view;
+}
+
+/* loss = mean((net(x_t, t, label) - target)^2) with x_t and target of (x0, noise, trainer->t); scale != 0:
+ * leaves the loss's gradient times scale in trainer->target. */
+static dm_status predict(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, double scale,
+                         double *loss) {
+    dm_status status = DM_OK;
+    const dm_tensor x_t = net_view(trainer, trainer->x_t);
+    const dm_tensor *labels = trainer->net->num_classes > 0 ? trainer->net_labels : NULL;
+    dm_tensor out = net_view(trainer, trainer->out);
+    widen_t(trainer);
+    DM_TRY(dm_scheduler_add_noise(trainer->scheduler, x0, noise, trainer->t, trainer->x_t));
+    DM_TRY(dm_scheduler_target(trainer->scheduler, x0, noise, trainer->t, trainer->target));
+    DM_TRY(dm_session_forward(trainer->session, &x_t, trainer->net_t, labels, &out));
+    *loss = dmi_mse_loss(trainer->context, out.data, trainer->target->data,
+                         trainer->shape[0] * trainer->numel, scale, trainer->block_sums);
+done:
+    return status;
+}
+
+static dm_status check_loss(double loss, const char *what, int64_t step) {
+    if (isfinite(loss)) return DM_OK;
+    return dmi_fail(DM_ERROR_NUMERIC, "%s: expected a finite number, got %g in step %lld", what, loss,
+                    (long long)step);
+}
+
+void dmi_trainer_drop_micro(dm_trainer *trainer) {
+    trainer->micro = 0;
+    (void)dm_session_zero_grad(trainer->session);
+}
+
+static dm_status optimize(dm_trainer *trainer, int64_t total_steps) {
+    dm_status status = DM_OK;
+    const double learning_rate =
+        dmi_lr_at(&trainer->options, trainer->optimizer->learning_rate, trainer->step, total_steps);
+    DM_TRY(dmi_optimizer_apply(trainer->optimizer, dmi_session_gradients(trainer->session), learning_rate,
+                               &trainer->grad_norm));
+    trainer->learning_rate = learning_rate;
+    trainer->step++;
+done:
+    dmi_trainer_drop_micro(trainer);
+    return status;
+}
+
+static dm_status find_total_steps(const dm_trainer *trainer, int64_t *total_steps) {
+    const dm_trainer_options *o = &trainer->options;
+    *total_steps = o->total_steps != 0 ? o->total_steps : trainer->fit_steps;
+    if (*total_steps != 0 || (o->lr_schedule != DM_LR_LINEAR && o->lr_schedule != DM_LR_COSINE)) return DM_OK;
+    return dmi_fail(DM_ERROR_STATE,
+                    "options.total_steps: expected a number > 0 with the schedule %s outside of "
+                    "dm_trainer_fit(), got 0",
+                    dm_lr_schedule_name(o->lr_schedule));
+}
+
+dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *labels,
+                                 const dm_tensor *t, const dm_tensor *noise, double *loss) {
+    dm_status status = DM_OK;
+    dm_tensor x0_view, noise_view;
+    const int64_t first_image = (int64_t)trainer->micro * trainer->shape[0];
+    int64_t total_steps = 0;
+    double value = 0.0;
+    DM_TRY(find_total_steps(trainer, &total_steps));
+    DM_TRY(take_images(trainer, x0, "x0", trainer->x0, &x0_view));
+    DM_TRY(take_labels(trainer, labels));
+    if (t != NULL) DM_TRY(take_t(trainer, t));
+    if (noise != NULL) {
+        DM_TRY(take_images(trainer, noise, "noise", trainer->noise, &noise_view));
+    } else {
+        draw_noise(trainer, begin_draw(trainer, DRAW_NOISE, trainer->step, first_image));
+        dmi_tensor_view(&noise_view, trainer->noise->data, DM_DTYPE_F32, 4, trainer->shape);
+    }
+    if (t == NULL) draw_t(trainer, begin_draw(trainer, DRAW_T, trainer->step, first_image));
+    drop_labels(trainer, begin_draw(trainer, DRAW_DROPOUT, trainer->step, first_image));
+    DM_TRY(predict(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
+    DM_TRY(check_loss(value, "loss", trainer->step));
+    const dm_tensor grad_out = net_view(trainer, trainer->target);
+    DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
+    trainer->micro++;
+    if (trainer->micro == trainer->options.accumulation) DM_TRY(optimize(trainer, total_steps));
+    if (loss != NULL) *loss = value;
+done:
+    return status;
+}
+
+static dm_status check_trainer(const dm_trainer *trainer) {
+    if (trainer == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "trainer: expected a trainer, got NULL");
+    return DM_OK;
+}
+
+dm_status dm_trainer_step(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *labels,
+                          const dm_tensor *t, const dm_tensor *noise, double *loss) {
+    dm_status status = check_trainer(trainer);
+    if (status != DM_OK) return status;
+    if (trainer->fitting) {
+        status = dmi_fail(DM_ERROR_STATE, "trainer: expected none that dm_trainer_fit() is using");
+    } else {
+        status = dmi_trainer_micro_step(trainer, x0, labels, t, noise, loss);
+    }
+    return dmi_trainer_note(trainer, status);
+}
+
+/* ---- held-out data ---- */
+
+dm_status dmi_trainer_check_data(const dm_trainer *trainer, const char *name, const dm_dataset *data) {
+    const int64_t *want = trainer->shape + 1;
+    if (data == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected a data set, got NULL", name);
+    const int64_t *got = data->shape;
+    if (memcmp(want, got, 3 * sizeof *want) != 0) {
+        return dmi_fail(DM_ERROR_SHAPE, "%s: expected images [%lld,%lld,%lld], got [%lld,%lld,%lld]", name,
+                        (long long)want[0], (long long)want[1], (long long)want[2], (long long)got[0],
+                        (long long)got[1], (long long)got[2]);
+    }
+    if (data->size < trainer->shape[0]) {
+        return dmi_fail(DM_ERROR_SHAPE, "%s: expected at least a batch of %lld images, got %lld", name,
+                        (long long)trainer->shape[0], (long long)data->size);
+    }
+    return DM_OK;
+}
+
+dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t batches, double *loss) {
+    dm_status status = DM_OK;
+    const int64_t batch = trainer->shape[0], available = data->size / batch;
+    const int64_t count = batches < available ? batches : available;
+    dm_tensor *labels =
+        trainer->net->num_classes > 0 && dmi_dataset_has_labels(data) ? trainer->labels : NULL;
+    double sum = 0.0, value = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        if (data->next != NULL) {
+            DM_TRY(dm_dataset_next(data, trainer->x0, labels));
+        } else {
+            dmi_dataset_read(data, i * batch, trainer->x0, labels);
+        }
+        DM_TRY(take_labels(trainer, labels));
+        draw_t(trainer, begin_draw(trainer, DRAW_VALIDATION_T, 0, i * batch));
+        draw_noise(trainer, begin_draw(trainer, DRAW_VALIDATION_NOISE, 0, i * batch));
+        DM_TRY(predict(trainer, trainer->x0, trainer->noise, 0.0, &value));
+        sum += value;
+    }
+    DM_TRY(check_loss(sum / (double)count, "validation loss", trainer->step));
+    *loss = sum / (double)count;
+done:
+    return status;
+}
+
+dm_status dm_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t batches, double *loss) {
+    dm_status status = check_trainer(trainer);
+    if (status != DM_OK) return status;
+    DM_TRY(dmi_trainer_check_data(trainer, "data", data));
+    if (batches < 1)
+        DM_TRY(dmi_fail(DM_ERROR_INVALID_ARGUMENT, "batches: expected a number >= 1, got %d", (int)batches));
+    if (loss == NULL) DM_TRY(dmi_fail(DM_ERROR_INVALID_ARGUMENT, "loss: expected a pointer, got NULL"));
+    DM_TRY(dmi_trainer_validate(trainer, data, batches, loss));
+done:
+    return dmi_trainer_note(trainer, status);
+}
