@@ -68,7 +68,8 @@ typedef struct DMI_R(dmi_kernels) {
                               real *dz, real *dbias, real *dimage_bias, int accumulate, real *sums);
 
     /* ---- group normalisation (hot/group_norm.c), over [batch][pixels][c] ---- */
-    /* y = act(gamma (x - mean) rstd + beta + residual); mean_rstd: [batch][groups][2], kept for backward. */
+    /* y = act(gamma (x - mean) rstd + beta + residual); mean_rstd: [batch][groups][3], kept for
+     * backward: the mean, what its rounding lost (x - mean cancels where the variance is small), rstd. */
     void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                const real *residual, real *y, real *mean_rstd, void *scratch);
     /* dx, dresidual = or +=; dgamma, dbeta +=; NULL parts are left out. */

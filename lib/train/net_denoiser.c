@@ -20,6 +20,9 @@ static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t he
     if ((height == 0) == d->net->is_image)
         return dmi_fail(DM_ERROR_SHAPE, "out: expected %s, the network's input",
                         d->net->is_image ? "[N,C,H,W]" : "[N,D]");
+    if (batch > INT32_MAX)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected at most %d images a network call, got %lld",
+                        INT32_MAX, (long long)batch);
     if (d->session && batch <= d->batch && height == d->height && width == d->width) return DM_OK;
     dm_session_options_init(&options, sizeof options);
     options.mode = DM_SESSION_INFER;
@@ -53,6 +56,16 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
     if (!out) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a place for the sampler, got NULL");
     *out = NULL;
     if (!net) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
+    dm_sampler_options checked;
+    dm_sampler_options_init(&checked, sizeof checked);
+    if (options) {
+        dm_status status = dmi_options_read(&checked, sizeof checked, options, "dm_sampler_options");
+        if (status) return status;
+    }
+    if (checked.guidance_scale != 1.0 && net->num_classes == 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.guidance_scale: expected 1 for a network without classes, got %g",
+                        checked.guidance_scale);
     net_denoiser *d = dmi_calloc(net->context, sizeof *d);
     if (!d) return dm_last_status();
     d->net = net;

@@ -396,6 +396,8 @@ static void direct_kernels(void **state) {
     check_all(conv(2, 7, 7, 5, 6, 5, 3, 0), 0);
     check_all(conv(2, 14, 14, 8, 9, 3, 2, 1), 0);
     check_all(conv(2, 5, 5, 8, 9, 2, 4, 0), 0);
+    check_all(conv(2, 41, 40, 48, 18, 3, 2, 1), 0); /* several bands of an image */
+    check_all(conv(1, 70, 66, 33, 2, 3, 1, 1), 0);
     check_all(conv(2, 6, 7, 12, 9, 2, 1, 0), 0);
     check_all(conv(1, 3, 3, 4, 4, 3, 1, 5), 0);
 }
@@ -463,6 +465,7 @@ static void winograd(void **state) {
     check_all(with_algorithm(conv(2, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
     check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
     check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
+    check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0); /* several blocks and chunks */
     check_all(conv(2, 28, 28, 16, 16, 3, 1, 1), 16);
     check_all(conv(1, 40, 33, 8, 16, 3, 1, 1), 0);
     check_all(transposed(2, 7, 9, 16, 20, 3, 1, 1, 0), 0);

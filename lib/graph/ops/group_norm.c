@@ -26,7 +26,7 @@ static DMI_R(dmi_group_norm) norm_of(const dmi_call *call) {
 static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     *sizes = (dmi_op_sizes){0};
-    sizes->saved = (size_t)(call->batch * call->node->attr.groups * 2) * sizeof(real);
+    sizes->saved = (size_t)(call->batch * call->node->attr.groups * 3) * sizeof(real);
     sizes->scratch_forward =
         k->group_norm_scratch(call->batch, call->out_shape.c, dmi_num_workers(call->context));
     if (train) sizes->scratch_backward = sizes->scratch_forward;

@@ -41,6 +41,7 @@ typedef struct job {
     int64_t ld_src, ld_dst;
     char *scratch;
     int64_t worker_bytes;
+    int32_t adds_to_dst; /* dst += and nothing else: a phase without taps has no work */
 } job;
 
 static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
@@ -83,7 +84,7 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     return w;
 }
 
-int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers) {
+int64_t conv_direct_scratch(const gather *g, int32_t workers) {
     const plan p = make_plan(g, g->src_c, workers);
     bump b = {0};
     carve(g, &p, &b);
@@ -98,8 +99,8 @@ static void clear_pixels(real *out, int64_t n, int64_t channels, int64_t ld) {
         for (int64_t i = 0; i < n; i++) memset(out + i * ld, 0, (size_t)channels * sizeof(real));
 }
 
-void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                               int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band) {
+void conv_copy_band(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+                    int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band) {
     const int64_t left = imin(imax(-x->low, 0), width), from = imax(x->low, 0);
     const int64_t n = imax(imin(x->src - from, width - left), 0);
     const size_t pixel_bytes = (size_t)channels * sizeof(real);
@@ -175,12 +176,10 @@ static void run_panels(const job *j, const workspace *w, const real *base, int64
             const real *rows[MR];
             for (int64_t m = 0; m < count; m++)
                 rows[m] = patch ? w->patches + (first + m) * length : base + w->offset[first + m];
-            DMI_K(dmi_conv_rows)
-            (rows, count, patch ? &no_offset : w->tap, patch ? 1 : taps, patch ? length : g->src_cg,
-             packed + p * length * NR, w->tile, NR);
-            DMI_K(dmi_conv_finish)
-            (w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue, g->image_pixels,
-             j->dst, j->ld_dst);
+            conv_rows(rows, count, patch ? &no_offset : w->tap, patch ? 1 : taps, patch ? length : g->src_cg,
+                      packed + p * length * NR, w->tile, NR);
+            conv_finish(w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue,
+                        g->image_pixels, j->dst, j->ld_dst);
         }
     }
 }
@@ -207,22 +206,23 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     const int64_t q0 = band * j->p.rows, q1 = imin(q0 + j->p.rows, g->y.count);
     const int64_t src_y = q0 * g->y.step + g->y.low, rows = (q1 - q0 - 1) * g->y.step + g->y.span;
     const real *base = w.band, *packed = j->packed;
-    if (j->p.copy) DMI_K(dmi_conv_copy_band)
-    (j->src + image * g->y.src * g->x.src * j->ld_src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows,
-     j->p.band_w, w.band);
-    else base = j->src + ((image * g->y.src + src_y) * g->x.src + g->x.low) * j->ld_src;
+    const real *src = j->src + image * g->y.src * g->x.src * j->ld_src;
+    if (j->p.copy)
+        conv_copy_band(src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows, j->p.band_w, w.band, j->p.ld);
+    else
+        base = src + (src_y * g->x.src + g->x.low) * j->ld_src;
     for (int64_t ry = 0; ry < g->y.phases; ry++)
         for (int64_t rx = 0; rx < g->x.phases; rx++) {
             const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);
             const int64_t pixels = phase_pixels(j, image, q0, q1, ry, rx, &w);
-            if (pixels > 0) run_phase(j, &w, base, pixels, taps, packed, part);
+            if (pixels > 0 && (taps > 0 || !j->adds_to_dst))
+                run_phase(j, &w, base, pixels, taps, packed, part);
             packed += g->groups * g->panels * taps * g->src_cg * NR;
         }
 }
 
-void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                            int64_t ld_dst, void *scratch) {
+void conv_direct(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
     job j = {.g = g, .src = src, .packed = packed, .epilogue = epilogue, .dst = dst};
     bump b = {0};
     j.p = make_plan(g, ld_src, dmi_num_workers(context));
@@ -231,6 +231,8 @@ void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *sr
     j.scratch = (char *)scratch;
     carve(g, &j.p, &b);
     j.worker_bytes = b.used;
+    j.adds_to_dst = epilogue && epilogue->residual == dst && epilogue->residual_ld == ld_dst &&
+                    !epilogue->bias && !epilogue->image_bias && epilogue->activation == DMI_ACT_NONE;
     dmi_parallel(context, g->batch * j.p.bands * j.p.panel_parts, run_block, &j);
 }
 
@@ -282,7 +284,7 @@ static void pack_panel(void *arg, int64_t block, int32_t worker) {
         }
 }
 
-void DMI_K(dmi_conv_direct_pack)(dm_context *context, const gather *g, const real *weights, real *packed) {
+void conv_direct_pack(dm_context *context, const gather *g, const real *weights, real *packed) {
     pack_job j = {.g = g, .weights = weights, .packed = packed};
     dmi_parallel(context, g->groups * g->panels, pack_panel, &j);
 }

@@ -141,7 +141,7 @@ static workspace carve(const plan *p, bump *b) {
     return w;
 }
 
-int64_t DMI_K(dmi_conv_direct_weight_scratch)(const dmi_conv *conv, int32_t workers) {
+int64_t conv_direct_weight_scratch(const dmi_conv *conv, int32_t workers) {
     const plan p = make_plan(conv);
     bump b = {0};
     carve(&p, &b);
@@ -188,9 +188,9 @@ static void add_runs(const plan *p, const workspace *w, const real *base, int64_
             for (int64_t t = 0; t < taps; t++) {
                 real *out = dw + (panel * p->taps * p->ag + t * p->ag) * NR;
                 if (p->patch)
-                    DMI_K(dmi_conv_reduce)(w->patches, p->depth, &whole, 1, b, p->depth, out);
+                    conv_reduce(w->patches, p->depth, &whole, 1, b, p->depth, out);
                 else
-                    DMI_K(dmi_conv_reduce)(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
+                    conv_reduce(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
             }
         }
         done += count;
@@ -219,9 +219,9 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
         if (!p->copy)
             base = j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a + group * p->ag;
         for (int64_t i = 0; i < images; i++) {
-            if (p->copy) DMI_K(dmi_conv_copy_band)
-            (j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a, &p->y, &p->x, p->ag,
-             src_y, src_rows, p->band_w, w->band + i * image_step, ld);
+            if (p->copy)
+                conv_copy_band(j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a,
+                               &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, w->band + i * image_step, ld);
             for (int64_t q = 0; q < rows; q++)
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};
@@ -277,8 +277,8 @@ static void add_slots(void *arg, int64_t block, int32_t worker) {
         }
 }
 
-void DMI_K(dmi_conv_direct_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
-                                   const real *dy, int64_t lddy, real *dw, void *scratch) {
+void conv_direct_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx, const real *dy,
+                        int64_t lddy, real *dw, void *scratch) {
     job j = {.p = make_plan(conv), .dw = dw, .slots = (real *)scratch};
     const plan *p = &j.p;
     const int a_is_x = (conv->transposed == 0) != (p->swap != 0);

@@ -4,7 +4,7 @@
 /* Below these sizes the transforms cost more than the multiplications that they save. */
 enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4 };
 
-int DMI_K(dmi_conv_is_winograd)(const dmi_conv *conv) {
+int conv_is_winograd(const dmi_conv *conv) {
     const int fits = conv->kernel_h == 3 && conv->kernel_w == 3 && conv->stride_h == 1 &&
                      conv->stride_w == 1 && conv->pad_h == 1 && conv->pad_w == 1 && conv->dilation_h == 1 &&
                      conv->dilation_w == 1 && conv->groups == 1 && conv->in_h == conv->out_h &&
@@ -35,7 +35,7 @@ static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, 
     return a;
 }
 
-gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction) {
+gather conv_gather(const dmi_conv *conv, int direction) {
     const int backward = direction == DMI_CONV_BACKWARD_DATA;
     gather g = {.batch = conv->batch, .groups = conv->groups, .spread = (conv->transposed != 0) != backward};
     const int64_t src_h = backward ? conv->out_h : conv->in_h, dst_h = backward ? conv->in_h : conv->out_h;
@@ -50,7 +50,7 @@ gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction) {
     const int stride1 = conv->stride_h == 1 && conv->stride_w == 1;
     g.flat =
         g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
-    g.winograd = DMI_K(dmi_conv_is_winograd)(conv);
+    g.winograd = conv_is_winograd(conv);
     g.expand = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
     if (g.flat) {
         const int64_t rows = g.batch * g.image_pixels;
@@ -65,64 +65,63 @@ gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction) {
 }
 
 size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
-    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
-    if (g.winograd) return (size_t)DMI_K(dmi_conv_winograd_pack_size)(&g);
+    const gather g = conv_gather(conv, direction);
+    if (g.winograd) return (size_t)conv_winograd_pack_size(&g);
     const int64_t panels = g.expand ? ceil_div(g.taps * g.dst_c, NR) : g.groups * g.panels * g.taps;
     return (size_t)(panels * g.src_cg * NR) * sizeof(real);
 }
 
 void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
                           void *packed) {
-    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
+    const gather g = conv_gather(conv, direction);
     if (g.winograd)
-        DMI_K(dmi_conv_winograd_pack)(context, &g, weights, packed);
+        conv_winograd_pack(context, &g, weights, packed);
     else if (g.expand)
-        DMI_K(dmi_conv_expand_pack)(&g, weights, packed);
+        conv_expand_pack(&g, weights, packed);
     else
-        DMI_K(dmi_conv_direct_pack)(context, &g, weights, packed);
+        conv_direct_pack(context, &g, weights, packed);
 }
 
 size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t workers) {
     if (direction == DMI_CONV_BACKWARD_WEIGHT) {
-        if (DMI_K(dmi_conv_is_winograd)(conv))
-            return (size_t)DMI_K(dmi_conv_winograd_weight_scratch)(conv, workers);
-        return (size_t)DMI_K(dmi_conv_direct_weight_scratch)(conv, workers);
+        if (conv_is_winograd(conv)) return (size_t)conv_winograd_weight_scratch(conv, workers);
+        return (size_t)conv_direct_weight_scratch(conv, workers);
     }
-    const gather g = DMI_K(dmi_conv_gather)(conv, direction);
-    if (g.winograd) return (size_t)DMI_K(dmi_conv_winograd_scratch)(&g, workers);
-    if (g.expand) return (size_t)DMI_K(dmi_conv_expand_scratch)(&g, workers);
-    return (size_t)DMI_K(dmi_conv_direct_scratch)(&g, workers);
+    const gather g = conv_gather(conv, direction);
+    if (g.winograd) return (size_t)conv_winograd_scratch(&g, workers);
+    if (g.expand) return (size_t)conv_expand_scratch(&g, workers);
+    return (size_t)conv_direct_scratch(&g, workers);
 }
 
 static void apply(dm_context *context, const gather *g, const real *src, int64_t ld_src, const void *packed,
                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
     if (g->winograd)
-        DMI_K(dmi_conv_winograd)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+        conv_winograd(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
     else if (g->expand)
-        DMI_K(dmi_conv_expand)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+        conv_expand(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
     else
-        DMI_K(dmi_conv_direct)(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+        conv_direct(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
 }
 
 void DMI_K(dmi_conv_forward)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
                              const void *packed, const DMI_R(dmi_epilogue) * epilogue, real *y, int64_t ldy,
                              void *scratch) {
-    const gather g = DMI_K(dmi_conv_gather)(conv, DMI_CONV_FORWARD);
+    const gather g = conv_gather(conv, DMI_CONV_FORWARD);
     apply(context, &g, x, ldx, packed, epilogue, y, ldy, scratch);
 }
 
 void DMI_K(dmi_conv_backward_data)(dm_context *context, const dmi_conv *conv, const real *dy, int64_t lddy,
                                    const void *packed, real *dx, int64_t lddx, int accumulate,
                                    void *scratch) {
-    const gather g = DMI_K(dmi_conv_gather)(conv, DMI_CONV_BACKWARD_DATA);
+    const gather g = conv_gather(conv, DMI_CONV_BACKWARD_DATA);
     const DMI_R(dmi_epilogue) add = {.residual = dx, .residual_ld = lddx, .activation = DMI_ACT_NONE};
     apply(context, &g, dy, lddy, packed, accumulate ? &add : NULL, dx, lddx, scratch);
 }
 
 void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
                                      const real *dy, int64_t lddy, real *dw, void *scratch) {
-    if (DMI_K(dmi_conv_is_winograd)(conv))
-        DMI_K(dmi_conv_winograd_weight)(context, conv, x, ldx, dy, lddy, dw, scratch);
+    if (conv_is_winograd(conv))
+        conv_winograd_weight(context, conv, x, ldx, dy, lddy, dw, scratch);
     else
-        DMI_K(dmi_conv_direct_weight)(context, conv, x, ldx, dy, lddy, dw, scratch);
+        conv_direct_weight(context, conv, x, ldx, dy, lddy, dw, scratch);
 }

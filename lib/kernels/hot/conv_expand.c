@@ -29,7 +29,7 @@ static job make_job(const gather *g, int32_t workers) {
     return j;
 }
 
-int64_t DMI_K(dmi_conv_expand_scratch)(const gather *g, int32_t workers) {
+int64_t conv_expand_scratch(const gather *g, int32_t workers) {
     return make_job(g, workers).worker_reals * (int64_t)sizeof(real) * workers;
 }
 
@@ -60,21 +60,20 @@ static void run_band(void *arg, int64_t block, int32_t worker) {
     real *z = j->scratch + worker * j->worker_reals;
     const real *src = j->src + (image * g->y.src + first) * g->x.src * j->ld_src;
     if (last > first)
-        for (int64_t c = 0; c < j->columns; c += NR) DMI_K(dmi_conv_product)
-    (src, j->ld_src, (last - first) * g->x.src, g->src_c, j->packed + c * g->src_c, z + c, j->columns);
+        for (int64_t c = 0; c < j->columns; c += NR)
+            conv_product(src, j->ld_src, (last - first) * g->x.src, g->src_c, j->packed + c * g->src_c, z + c,
+                         j->columns);
     for (int64_t q = q0; q < q1; q++)
         for (int64_t x = 0; x < g->x.dst; x++) {
             const int64_t pixel = (image * g->y.dst + q) * g->x.dst + x;
             real out[NR] = {0};
             sum_taps(j, z, first, last, q, x, out);
-            DMI_K(dmi_conv_finish)
-            (out, &pixel, 1, 0, g->dst_c, j->epilogue, g->image_pixels, j->dst, j->ld_dst);
+            conv_finish(out, &pixel, 1, 0, g->dst_c, j->epilogue, g->image_pixels, j->dst, j->ld_dst);
         }
 }
 
-void DMI_K(dmi_conv_expand)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                            int64_t ld_dst, void *scratch) {
+void conv_expand(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
     job j = make_job(g, dmi_num_workers(context));
     j.src = src;
     j.packed = packed;
@@ -87,7 +86,7 @@ void DMI_K(dmi_conv_expand)(dm_context *context, const gather *g, const real *sr
 }
 
 /* [panel][source channel][NR], the columns being (tap, destination channel). */
-void DMI_K(dmi_conv_expand_pack)(const gather *g, const real *weights, real *packed) {
+void conv_expand_pack(const gather *g, const real *weights, real *packed) {
     const int64_t columns = g->taps * g->dst_c;
     const int64_t src_step = g->spread ? g->dst_c * g->taps : g->taps;
     const int64_t dst_step = g->spread ? g->taps : g->src_c * g->taps;

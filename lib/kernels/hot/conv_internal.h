@@ -12,6 +12,29 @@
 #include "kernels/hot/conv_kernels.h"
 #include "kernels/hot/conv_vector.h"
 
+/* Names of this variant. */
+#define conv_gather                  DMI_K(dmi_conv_gather)
+#define conv_is_winograd             DMI_K(dmi_conv_is_winograd)
+#define conv_rows                    DMI_K(dmi_conv_rows)
+#define conv_finish                  DMI_K(dmi_conv_finish)
+#define conv_product                 DMI_K(dmi_conv_product)
+#define conv_reduce                  DMI_K(dmi_conv_reduce)
+#define conv_direct_pack             DMI_K(dmi_conv_direct_pack)
+#define conv_direct_scratch          DMI_K(dmi_conv_direct_scratch)
+#define conv_direct                  DMI_K(dmi_conv_direct)
+#define conv_copy_band               DMI_K(dmi_conv_copy_band)
+#define conv_expand_pack             DMI_K(dmi_conv_expand_pack)
+#define conv_expand_scratch          DMI_K(dmi_conv_expand_scratch)
+#define conv_expand                  DMI_K(dmi_conv_expand)
+#define conv_direct_weight_scratch   DMI_K(dmi_conv_direct_weight_scratch)
+#define conv_direct_weight           DMI_K(dmi_conv_direct_weight)
+#define conv_winograd_pack_size      DMI_K(dmi_conv_winograd_pack_size)
+#define conv_winograd_pack           DMI_K(dmi_conv_winograd_pack)
+#define conv_winograd_scratch        DMI_K(dmi_conv_winograd_scratch)
+#define conv_winograd                DMI_K(dmi_conv_winograd)
+#define conv_winograd_weight_scratch DMI_K(dmi_conv_winograd_weight_scratch)
+#define conv_winograd_weight         DMI_K(dmi_conv_winograd_weight)
+
 /* One axis of a gather. */
 typedef struct axis {
     int64_t src, dst, kernel, stride, pad, dilation;
@@ -90,22 +113,21 @@ static inline int64_t axis_phase_count(const axis *a, int64_t r) {
     return r < a->dst ? (a->dst - r - 1) / a->phases + 1 : 0;
 }
 
-gather DMI_K(dmi_conv_gather)(const dmi_conv *conv, int direction);
-int DMI_K(dmi_conv_is_winograd)(const dmi_conv *conv);
+gather conv_gather(const dmi_conv *conv, int direction);
+int conv_is_winograd(const dmi_conv *conv);
 
 /* ---- conv_rows.c ---- */
 
 /* out[m][0..NR) = sum over taps t and c < depth of rows[m][taps[t] + c] * w[t][c][0..NR), for m < count <=
  * MR. One chain of fused multiply-adds per output in the order of (t, c), whatever `count` is. */
-void DMI_K(dmi_conv_rows)(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
-                          int64_t depth, const real *w, real *out, int64_t ld_out);
+void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
+               const real *w, real *out, int64_t ld_out);
 /* Stores tile[m][0..n), the channels from `channel` on, at pixels[m] of dst through the epilogue. */
-void DMI_K(dmi_conv_finish)(const real *tile, const int64_t *pixels, int64_t count, int64_t channel,
-                            int64_t n, const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst,
-                            int64_t ld_dst);
+void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
+                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst, int64_t ld_dst);
 /* c[m][..] = a[m][..] * b for m < count: a plain product with one packed panel, `depth` long. */
-void DMI_K(dmi_conv_product)(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel,
-                             real *c, int64_t ld_c);
+void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
+                  int64_t ld_c);
 
 /* ---- conv_reduce.c ---- */
 
@@ -116,41 +138,38 @@ typedef struct run {
 
 /* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
  * the rows of b follow each other. The sum is formed from zero and then added to out. */
-void DMI_K(dmi_conv_reduce)(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
-                            int64_t channels, real *out);
+void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
+                 int64_t channels, real *out);
 
 /* ---- conv_direct.c ---- */
 /* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the
  * image; the band is dense, `channels` reals a pixel. */
-void DMI_K(dmi_conv_copy_band)(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                               int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band);
-void DMI_K(dmi_conv_direct_pack)(dm_context *context, const gather *g, const real *weights, real *packed);
-int64_t DMI_K(dmi_conv_direct_scratch)(const gather *g, int32_t workers);
-void DMI_K(dmi_conv_direct)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                            int64_t ld_dst, void *scratch);
+void conv_copy_band(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+                    int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band);
+void conv_direct_pack(dm_context *context, const gather *g, const real *weights, real *packed);
+int64_t conv_direct_scratch(const gather *g, int32_t workers);
+void conv_direct(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_expand.c ---- */
-void DMI_K(dmi_conv_expand_pack)(const gather *g, const real *weights, real *packed);
-int64_t DMI_K(dmi_conv_expand_scratch)(const gather *g, int32_t workers);
-void DMI_K(dmi_conv_expand)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                            const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                            int64_t ld_dst, void *scratch);
+void conv_expand_pack(const gather *g, const real *weights, real *packed);
+int64_t conv_expand_scratch(const gather *g, int32_t workers);
+void conv_expand(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_direct_weight.c ---- */
-int64_t DMI_K(dmi_conv_direct_weight_scratch)(const dmi_conv *conv, int32_t workers);
-void DMI_K(dmi_conv_direct_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
-                                   const real *dy, int64_t lddy, real *dw, void *scratch);
+int64_t conv_direct_weight_scratch(const dmi_conv *conv, int32_t workers);
+void conv_direct_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx, const real *dy,
+                        int64_t lddy, real *dw, void *scratch);
 
 /* ---- conv_winograd.c, conv_winograd_weight.c ---- */
-int64_t DMI_K(dmi_conv_winograd_pack_size)(const gather *g);
-void DMI_K(dmi_conv_winograd_pack)(dm_context *context, const gather *g, const real *weights, real *packed);
-int64_t DMI_K(dmi_conv_winograd_scratch)(const gather *g, int32_t workers);
-void DMI_K(dmi_conv_winograd)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                              const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                              int64_t ld_dst, void *scratch);
-int64_t DMI_K(dmi_conv_winograd_weight_scratch)(const dmi_conv *conv, int32_t workers);
-void DMI_K(dmi_conv_winograd_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
-                                     const real *dy, int64_t lddy, real *dw, void *scratch);
+int64_t conv_winograd_pack_size(const gather *g);
+void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed);
+int64_t conv_winograd_scratch(const gather *g, int32_t workers);
+void conv_winograd(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
+int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers);
+void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                          const real *dy, int64_t lddy, real *dw, void *scratch);
 
 #endif

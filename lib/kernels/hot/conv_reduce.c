@@ -50,8 +50,8 @@ static const reduce_fn reduce_table[MR] = {
 #endif
 };
 
-void DMI_K(dmi_conv_reduce)(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
-                            int64_t channels, real *out) {
+void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
+                 int64_t channels, real *out) {
     const int64_t tiles = ceil_div(channels, MR);
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = channels * i / tiles, n = channels * (i + 1) / tiles - first;

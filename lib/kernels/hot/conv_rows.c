@@ -53,13 +53,13 @@ static const rows_fn rows_table[MR] = {
 #endif
 };
 
-void DMI_K(dmi_conv_rows)(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
-                          int64_t depth, const real *w, real *out, int64_t ld_out) {
+void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
+               const real *w, real *out, int64_t ld_out) {
     rows_table[count - 1](rows, taps, num_taps, depth, w, out, ld_out);
 }
 
-void DMI_K(dmi_conv_product)(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel,
-                             real *c, int64_t ld_c) {
+void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
+                  int64_t ld_c) {
     const int64_t tiles = ceil_div(count, MR), no_offset = 0;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = count * i / tiles, n = count * (i + 1) / tiles - first;
@@ -92,9 +92,8 @@ finish_column(int whole, const real *tile, const int64_t *pixels, int64_t count,
     }
 }
 
-void DMI_K(dmi_conv_finish)(const real *tile, const int64_t *pixels, int64_t count, int64_t channel,
-                            int64_t n, const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst,
-                            int64_t ld_dst) {
+void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
+                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst, int64_t ld_dst) {
     static const DMI_R(dmi_epilogue) nothing = {.activation = DMI_ACT_NONE};
     const DMI_R(dmi_epilogue) *e = epilogue ? epilogue : &nothing;
     for (int half = 0; half < 2 && n > 0; half++, tile += W, channel += W, n -= W) {

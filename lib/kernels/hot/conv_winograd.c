@@ -11,6 +11,7 @@ typedef struct plan {
     int64_t total, tiles, blocks;               /* tiles: of a block */
     int64_t src_ld, dst_ld, v_stride, m_stride; /* padded channels, reals from one position to the next */
     int32_t shared;
+    int64_t panel_parts; /* of a position's product when shared */
 } plan;
 
 typedef struct workspace {
@@ -40,6 +41,7 @@ static plan make_plan(const gather *g, int32_t workers) {
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
     p.shared = workers > 1 && p.total <= p.tiles * workers;
     if (p.shared) p.tiles = p.total;
+    p.panel_parts = imin(g->panels, ceil_div(4 * (int64_t)workers, POSITIONS));
     p.blocks = ceil_div(p.total, p.tiles);
     if (!p.shared && p.blocks < 8 * workers) p.blocks = round_up(p.blocks, workers);
     p.tiles = ceil_div(p.total, p.blocks);
@@ -59,7 +61,7 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     return w;
 }
 
-int64_t DMI_K(dmi_conv_winograd_scratch)(const gather *g, int32_t workers) {
+int64_t conv_winograd_scratch(const gather *g, int32_t workers) {
     const plan p = make_plan(g, workers);
     bump b = {0};
     carve(g, &p, &b);
@@ -75,20 +77,19 @@ static void multiply(const job *j, const workspace *w, int64_t position, int64_t
     int64_t from, to;
     position_range(&w->list, position, &from, &to);
     if (from >= to) return;
-    for (int64_t i = p0; i < p1; i++) DMI_K(dmi_conv_product)
-    (v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel, m + from * p->dst_ld + i * NR,
-     p->dst_ld);
+    for (int64_t i = p0; i < p1; i++)
+        conv_product(v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel,
+                     m + from * p->dst_ld + i * NR, p->dst_ld);
 }
 
 static void transform_input(const job *j, const workspace *w, int64_t first, int64_t last) {
-    DMI_K(dmi_conv_winograd_input)
-    (&w->list, first, last, &j->src, j->g->src_c, w->zeros, w->v, j->p.v_stride, j->p.src_ld);
+    conv_winograd_input(&w->list, first, last, &j->src, j->g->src_c, w->zeros, w->v, j->p.v_stride,
+                        j->p.src_ld);
 }
 
 static void transform_output(const job *j, const workspace *w, int64_t first, int64_t last) {
-    DMI_K(dmi_conv_winograd_output)
-    (&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c, j->epilogue, j->dst, j->ld_dst,
-     j->g->y.dst, j->g->x.dst);
+    conv_winograd_output(&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c, j->epilogue,
+                         j->dst, j->ld_dst, j->g->y.dst, j->g->x.dst);
 }
 
 static void run_block(void *arg, int64_t block, int32_t worker) {
@@ -112,7 +113,8 @@ static void shared_input(void *arg, int64_t block, int32_t worker) {
 static void shared_multiply(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     (void)worker;
-    multiply(j, j->shared, block, 0, j->g->panels);
+    const int64_t parts = j->p.panel_parts, part = block % parts, panels = j->g->panels;
+    multiply(j, j->shared, block / parts, panels * part / parts, panels * (part + 1) / parts);
 }
 
 static void shared_output(void *arg, int64_t block, int32_t worker) {
@@ -121,9 +123,8 @@ static void shared_output(void *arg, int64_t block, int32_t worker) {
     transform_output(j, j->shared, block * SHARED_TILES, imin((block + 1) * SHARED_TILES, j->p.total));
 }
 
-void DMI_K(dmi_conv_winograd)(dm_context *context, const gather *g, const real *src, int64_t ld_src,
-                              const real *packed, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                              int64_t ld_dst, void *scratch) {
+void conv_winograd(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
     job j = {
         .g = g, .p = make_plan(g, dmi_num_workers(context)), .u = packed, .epilogue = epilogue, .dst = dst};
     bump b = {.base = (char *)scratch};
@@ -141,7 +142,7 @@ void DMI_K(dmi_conv_winograd)(dm_context *context, const gather *g, const real *
     j.shared = &w;
     const int64_t pieces = ceil_div(j.p.total, SHARED_TILES);
     dmi_parallel(context, pieces, shared_input, &j);
-    dmi_parallel(context, POSITIONS, shared_multiply, &j);
+    dmi_parallel(context, POSITIONS * j.p.panel_parts, shared_multiply, &j);
     dmi_parallel(context, pieces, shared_output, &j);
 }
 
@@ -154,7 +155,7 @@ typedef struct pack_job {
     int64_t parts;
 } pack_job;
 
-int64_t DMI_K(dmi_conv_winograd_pack_size)(const gather *g) {
+int64_t conv_winograd_pack_size(const gather *g) {
     return POSITIONS * g->panels * g->src_c * NR * (int64_t)sizeof(real);
 }
 
@@ -171,11 +172,11 @@ static void pack_part(void *arg, int64_t block, int32_t worker) {
         real kernel[9 * NR] = {0};
         for (int64_t k = 0; k < n; k++)
             for (int t = 0; t < 9; t++) kernel[t * NR + k] = in[k * dst_step + (g->spread ? 8 - t : t)];
-        DMI_K(dmi_conv_winograd_kernel)(kernel, j->u + (panel * g->src_c + c) * NR, stride);
+        conv_winograd_kernel(kernel, j->u + (panel * g->src_c + c) * NR, stride);
     }
 }
 
-void DMI_K(dmi_conv_winograd_pack)(dm_context *context, const gather *g, const real *weights, real *packed) {
+void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed) {
     pack_job j = {.g = g, .weights = weights, .u = packed, .parts = ceil_div(g->src_c, 64)};
     dmi_parallel(context, g->panels * j.parts, pack_part, &j);
 }

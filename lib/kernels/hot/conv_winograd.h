@@ -15,6 +15,12 @@
 
 #include "kernels/hot/conv_internal.h"
 
+#define conv_winograd_input           DMI_K(dmi_conv_winograd_input)
+#define conv_winograd_gradient        DMI_K(dmi_conv_winograd_gradient)
+#define conv_winograd_output          DMI_K(dmi_conv_winograd_output)
+#define conv_winograd_kernel          DMI_K(dmi_conv_winograd_kernel)
+#define conv_winograd_kernel_gradient DMI_K(dmi_conv_winograd_kernel_gradient)
+
 enum { POINTS = 6, POSITIONS = 36, MINUS_TWO = 4, CLASSES = 4 };
 
 /* A side of n pixels as `fours` tiles of 4 and then tiles of 3; the last one may stick out. */
@@ -83,21 +89,19 @@ typedef struct image_map {
 
 /* v[position * stride + tile * ld + c] for all tiles [first, last) of the list. `zeros` holds `channels`
  * zeros. */
-void DMI_K(dmi_conv_winograd_input)(const tile_list *list, int64_t first, int64_t last, const image_map *map,
-                                    int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld);
+void conv_winograd_input(const tile_list *list, int64_t first, int64_t last, const image_map *map,
+                         int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld);
 /* The transform of an output gradient, A dy A^T, into panels: m[position * stride + (panel * ld + tile) * NR
  * + k]. */
-void DMI_K(dmi_conv_winograd_gradient)(const tile_list *list, int64_t first, int64_t last,
-                                       const image_map *map, int64_t channels, const real *zeros, real *m,
-                                       int64_t stride, int64_t ld);
+void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, const image_map *map,
+                            int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld);
 /* y = A^T m A through the epilogue; m[position * stride + tile * ld + k]. */
-void DMI_K(dmi_conv_winograd_output)(const tile_list *list, int64_t first, int64_t last, const real *m,
-                                     int64_t stride, int64_t ld, int64_t channels,
-                                     const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst,
-                                     int64_t h, int64_t w);
+void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, const real *m, int64_t stride,
+                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                          int64_t ld_dst, int64_t h, int64_t w);
 /* u[position * stride + 0..NR) = G g G^T of NR kernels g[tap][0..NR). */
-void DMI_K(dmi_conv_winograd_kernel)(const real *g, real *u, int64_t stride);
+void conv_winograd_kernel(const real *g, real *u, int64_t stride);
 /* dg[tap][0..NR) = G^T du G of du[position * stride + 0..NR). */
-void DMI_K(dmi_conv_winograd_kernel_gradient)(const real *du, int64_t stride, real *dg);
+void conv_winograd_kernel_gradient(const real *du, int64_t stride, real *dg);
 
 #endif

@@ -162,9 +162,8 @@ static void copy_tails(const real **pixel, int64_t c, int64_t n, real *copies) {
     }
 }
 
-void DMI_K(dmi_conv_winograd_input)(const tile_list *list, int64_t first, int64_t last, const image_map *map,
-                                    int64_t channels, const real *zeros, real *v, int64_t stride,
-                                    int64_t ld) {
+void conv_winograd_input(const tile_list *list, int64_t first, int64_t last, const image_map *map,
+                         int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld) {
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const map_fn transform = input_table[t->high == 4][t->wide == 4];
@@ -179,9 +178,8 @@ void DMI_K(dmi_conv_winograd_input)(const tile_list *list, int64_t first, int64_
     }
 }
 
-void DMI_K(dmi_conv_winograd_gradient)(const tile_list *list, int64_t first, int64_t last,
-                                       const image_map *map, int64_t channels, const real *zeros, real *m,
-                                       int64_t stride, int64_t ld) {
+void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, const image_map *map,
+                            int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld) {
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const map_fn transform = gradient_table[t->high == 4][t->wide == 4];
@@ -195,7 +193,7 @@ void DMI_K(dmi_conv_winograd_gradient)(const tile_list *list, int64_t first, int
             transform(pixel, 0, m + (c / NR * ld + i) * NR + c % NR, stride);
             c += W;
         }
-        if (c % NR == 0) continue;
+        if (c % NR == 0) continue; /* else clear the rest of the panel: leftovers may be slow denormals */
         for (int p = 0; p < POSITIONS; p++) vstore(m + p * stride + (c / NR * ld + i) * NR + W, vzero());
     }
 }
@@ -212,10 +210,9 @@ INLINE void store_pixel(vf v, vf bias, int64_t image, int64_t pixel, int64_t c, 
     vstore_part(dst + pixel * ld_dst + c, v, n);
 }
 
-void DMI_K(dmi_conv_winograd_output)(const tile_list *list, int64_t first, int64_t last, const real *m,
-                                     int64_t stride, int64_t ld, int64_t channels,
-                                     const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst,
-                                     int64_t h, int64_t w) {
+void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, const real *m, int64_t stride,
+                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                          int64_t ld_dst, int64_t h, int64_t w) {
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const int64_t pixel = (t->image * h + t->y) * w + t->x;
@@ -259,7 +256,7 @@ INLINE void kernel_gradient_points(const vf u[POINTS], vf g[3]) {
     g[2] = plus(1.0 / 6, c, a) + u[5];
 }
 
-void DMI_K(dmi_conv_winograd_kernel)(const real *g, real *u, int64_t stride) {
+void conv_winograd_kernel(const real *g, real *u, int64_t stride) {
     for (int lane = 0; lane < NR; lane += W) {
         vf half[POINTS][3];
         for (int j = 0; j < 3; j++) {
@@ -276,7 +273,7 @@ void DMI_K(dmi_conv_winograd_kernel)(const real *g, real *u, int64_t stride) {
     }
 }
 
-void DMI_K(dmi_conv_winograd_kernel_gradient)(const real *du, int64_t stride, real *dg) {
+void conv_winograd_kernel_gradient(const real *du, int64_t stride, real *dg) {
     for (int lane = 0; lane < NR; lane += W) {
         vf half[3][POINTS];
         for (int j = 0; j < POINTS; j++) {

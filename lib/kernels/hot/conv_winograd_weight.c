@@ -50,7 +50,7 @@ static void carve(job *j, bump *b) {
     j->du = take_reals(b, POSITIONS * p->panels * p->a_c * NR);
 }
 
-int64_t DMI_K(dmi_conv_winograd_weight_scratch)(const dmi_conv *conv, int32_t workers) {
+int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
     job j = {.p = make_plan(conv)};
     bump b = {0};
     (void)workers;
@@ -63,10 +63,8 @@ static void transform(void *arg, int64_t block, int32_t worker) {
     const plan *p = &j->p;
     const int64_t first = block * PIECE, last = imin(first + PIECE, j->list.count);
     (void)worker;
-    DMI_K(dmi_conv_winograd_input)
-    (&j->list, first, last, &j->a, p->a_c, j->zeros, j->v, p->v_stride, p->a_ld);
-    DMI_K(dmi_conv_winograd_gradient)
-    (&j->list, first, last, &j->b, p->b_c, j->zeros, j->m, p->m_stride, p->tiles);
+    conv_winograd_input(&j->list, first, last, &j->a, p->a_c, j->zeros, j->v, p->v_stride, p->a_ld);
+    conv_winograd_gradient(&j->list, first, last, &j->b, p->b_c, j->zeros, j->m, p->m_stride, p->tiles);
 }
 
 static void multiply(void *arg, int64_t block, int32_t worker) {
@@ -78,10 +76,9 @@ static void multiply(void *arg, int64_t block, int32_t worker) {
     position_range(&j->list, position, &from, &to);
     const run tiles = {.offset = from * p->a_ld, .count = to - from};
     for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++)
-        DMI_K(dmi_conv_reduce)
-    (j->v + position * p->v_stride, p->a_ld, &tiles, 1,
-     j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
-     j->du + (position * p->panels + i) * p->a_c * NR);
+        conv_reduce(j->v + position * p->v_stride, p->a_ld, &tiles, 1,
+                    j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
+                    j->du + (position * p->panels + i) * p->a_c * NR);
 }
 
 /* dw[b][a][9] += G^T du G for some channels of one panel. */
@@ -93,15 +90,14 @@ static void finish(void *arg, int64_t block, int32_t worker) {
     (void)worker;
     for (int64_t a = first; a < last; a++) {
         real dg[9 * NR];
-        DMI_K(dmi_conv_winograd_kernel_gradient)
-        (j->du + (panel * p->a_c + a) * NR, p->panels * p->a_c * NR, dg);
+        conv_winograd_kernel_gradient(j->du + (panel * p->a_c + a) * NR, p->panels * p->a_c * NR, dg);
         for (int64_t k = 0; k < n; k++)
             for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
     }
 }
 
-void DMI_K(dmi_conv_winograd_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
-                                     const real *dy, int64_t lddy, real *dw, void *scratch) {
+void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+                          const real *dy, int64_t lddy, real *dw, void *scratch) {
     const image_map of_x = {.data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w};
     const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
     job j = {.p = make_plan(conv), .dw = dw};

@@ -66,9 +66,10 @@ static void forward_image(void *arg, int64_t image, int32_t worker) {
         const double rstd = 1 / sqrt(var[i] + norm->epsilon);
         scale[i] = rstd * (norm->gamma ? (double)norm->gamma[i] : 1);
         shift[i] = norm->beta ? (double)norm->beta[i] : 0;
-        real *saved = job->mean_rstd + (image * groups + i / width) * 2;
+        real *saved = job->mean_rstd + (image * groups + i / width) * 3;
         saved[0] = (real)mean[i];
-        saved[1] = (real)rstd;
+        saved[1] = (real)(mean[i] - (double)saved[0]);
+        saved[2] = (real)rstd;
     }
     for (int64_t p = 0; p < pixels; p++) {
         const int64_t at = (image * pixels + p) * c;
@@ -111,9 +112,9 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
     double *sum_dz = job->image_sums + image * 2 * c, *sum_dz_xhat = sum_dz + c;
     memset(sum_dz, 0, (size_t)(2 * c) * sizeof *sum_dz);
     for (int64_t i = 0; i < c; i++) {
-        const real *saved = job->mean_rstd + (image * norm->groups + i / width) * 2;
-        mean[i] = (double)saved[0];
-        rstd[i] = (double)saved[1];
+        const real *saved = job->mean_rstd + (image * norm->groups + i / width) * 3;
+        mean[i] = (double)saved[0] + (double)saved[1];
+        rstd[i] = (double)saved[2];
     }
     for (int64_t p = 0; p < pixels; p++) {
         const int64_t at = (image * pixels + p) * c;
