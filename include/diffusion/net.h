@@ -19,7 +19,7 @@ typedef int32_t dm_activation;
 
 /** Name of an activation: "none", "relu", "sigmoid", "silu", "tanh".
  *  @param value DM_ACTIVATION_*
- *  @return static string, "unknown" for a value that is none.
+ *  @return static string, NULL for a value that is none.
  *  Ownership: static. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_activation_name(dm_activation value);
 /** Activation of a name.

@@ -56,7 +56,7 @@ DM_API void dm_unet_options_init(dm_unet_options *options, uint32_t struct_size)
  * OUT_OF_MEMORY. Threads: any. Cost: O(weights). Since: 0.1 */
 DM_API dm_status dm_unet_create(dm_context *context, const dm_unet_options *options, dm_unet **out);
 
-/** Name of a skip type: "none", "add", "concat". @return static string, "unknown" for a value that is none.
+/** Name of a skip type: "none", "add", "concat". @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_skip_type_name(dm_skip_type value);
 /** Skip type of a name. @return DM_SKIP_*, 0 when there is none of that name or it is NULL. Errors: none.

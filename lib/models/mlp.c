@@ -33,7 +33,7 @@ enum { NUM_ACTIVATIONS = sizeof activation_names / sizeof activation_names[0] };
 const char *dm_activation_name(dm_activation value) {
     for (int i = 0; i < NUM_ACTIVATIONS; i++)
         if (activation_names[i].value == value) return activation_names[i].name;
-    return "unknown";
+    return NULL;
 }
 
 dm_activation dm_activation_from_name(const char *name) {

@@ -46,13 +46,13 @@ static int32_t from_name(const char *name, const char *const *names, int32_t las
 }
 
 const char *dm_skip_type_name(dm_skip_type value) {
-    return value >= DM_SKIP_NONE && value <= DM_SKIP_CONCAT ? skip_names[value] : "unknown";
+    return value >= DM_SKIP_NONE && value <= DM_SKIP_CONCAT ? skip_names[value] : NULL;
 }
 dm_skip_type dm_skip_type_from_name(const char *name) {
     return from_name(name, skip_names, DM_SKIP_CONCAT);
 }
 const char *dm_time_conditioning_name(dm_time_conditioning value) {
-    return value >= DM_TIME_NONE && value <= DM_TIME_SINUSOIDAL ? time_names[value] : "unknown";
+    return value >= DM_TIME_NONE && value <= DM_TIME_SINUSOIDAL ? time_names[value] : NULL;
 }
 dm_time_conditioning dm_time_conditioning_from_name(const char *name) {
     return from_name(name, time_names, DM_TIME_SINUSOIDAL);
