@@ -44,7 +44,7 @@ static buffer make_buffer(size_t bytes, int fill) {
 
 static void free_buffer(buffer *b) {
     for (size_t i = 0; i < GUARD; i++) {
-        assert_int_equal(b->data[i - GUARD], 0xA5);
+        assert_int_equal((b->data - GUARD)[i], 0xA5);
         assert_int_equal(b->data[b->bytes + i], 0xA5);
     }
     free(b->raw);

@@ -4,7 +4,16 @@
  * no bit. */
 #include "kernels/hot/conv_winograd.h"
 
-enum { BLOCK_BYTES = 1536 * 1024, MIN_TILES = 48, MAX_TILES = 96, SHARED_TILES = 4 /* a piece of work */ };
+/* A block's transforms fit in a second-level cache, unless the weights, which every block reads anew, are so
+ * large that they must be shared by more tiles. */
+enum {
+    BLOCK_BYTES = 448 * 1024,
+    LARGE_WEIGHTS = 1024 * 1024,
+    MIN_TILES = 24,
+    MIN_TILES_LARGE = 48,
+    MAX_TILES = 96
+};
+enum { SHARED_TILES = 4 /* a piece of work */ };
 
 typedef struct plan {
     tiling ty, tx;
@@ -37,8 +46,9 @@ static plan make_plan(const gather *g, int32_t workers) {
     p.total = g->batch * p.ty.tiles * p.tx.tiles;
     p.src_ld = round_up(g->src_c, W);
     p.dst_ld = g->panels * NR;
+    const int64_t fewest = conv_winograd_pack_size(g) > LARGE_WEIGHTS ? MIN_TILES_LARGE : MIN_TILES;
     p.tiles = BLOCK_BYTES / (POSITIONS * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
-    p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
+    p.tiles = imin(imax(imin(p.tiles, MAX_TILES), fewest), p.total);
     p.shared = workers > 1 && p.total <= p.tiles * workers;
     if (p.shared) p.tiles = p.total;
     p.panel_parts = imin(g->panels, ceil_div(4 * (int64_t)workers, POSITIONS));
