@@ -1,0 +1,213 @@
+/* The forward process and its posterior with betas of the file (guided-diffusion, minimal-diffusion), and
+ * noising and v targets of diffusers' schedules. Tolerances, times max(1, largest number): 1e-5 for single
+ * evaluations, 1e-4 for loops; 1e-10 relative for products of betas in double. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "golden.h"
+
+typedef dm_status (*mix_fn)(const dm_scheduler *, const dm_tensor *, const dm_tensor *, const dm_tensor *,
+                            dm_tensor *);
+
+/* x0, noise and t of <label>/ through dm_scheduler_add_noise() or dm_scheduler_target(); noise NULL: none. */
+static void compare_mix(golden *g, const dm_scheduler *scheduler, mix_fn mix, const char *noise_name,
+                        const char *name) {
+    golden_array x0, noise, t, expected;
+    if (!golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &t, "%s/t", g->label) ||
+        !golden_get(g, &expected, "%s/%s", g->label, name))
+        return;
+    dm_tensor first = golden_tensor_of(g, DM_DTYPE_F32, &x0), times = golden_tensor_of(g, DM_DTYPE_I64, &t);
+    dm_tensor second = golden_tensor(g, DM_DTYPE_F32, x0.rank, x0.shape);
+    dm_tensor out = golden_tensor(g, DM_DTYPE_F32, x0.rank, x0.shape);
+    if (noise_name) {
+        if (!golden_get(g, &noise, "%s/%s", g->label, noise_name)) return;
+        second = golden_tensor_of(g, DM_DTYPE_F32, &noise);
+    }
+    if (golden_ok(g, mix(scheduler, &first, &second, &times, &out), name))
+        golden_compare_tensor(g, name, &out, &expected, 1e-5 * fmax(1, golden_max_abs(&expected)), 0);
+}
+
+/* ---- <case>/arr_betas: guided-diffusion ---- */
+
+/* The mean of q(x_{t-1} | x_t, x0) is what the step to t-1 with x0 prediction makes of it without noise. */
+static void compare_posterior_mean(golden *g, const dm_scheduler *scheduler) {
+    const int32_t count = dm_scheduler_num_train_timesteps(scheduler);
+    golden_array x0, x_t, t, mean;
+    if (!golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &x_t, "%s/x_t", g->label) ||
+        !golden_get(g, &t, "%s/t", g->label) || !golden_get(g, &mean, "%s/posterior_mean", g->label))
+        return;
+    for (int64_t b = 0; b < t.n && !golden_stopped(g); b++) {
+        const golden_array from = golden_row(&x_t, b), output = golden_row(&x0, b),
+                           expected = golden_row(&mean, b);
+        dm_tensor sample = golden_tensor_of(g, DM_DTYPE_F32, &from);
+        dm_tensor clean = golden_tensor_of(g, DM_DTYPE_F32, &output);
+        dm_tensor zero = golden_tensor(g, DM_DTYPE_F32, from.rank, from.shape);
+        dm_tensor out = golden_tensor(g, DM_DTYPE_F32, from.rank, from.shape);
+        if (golden_ok(g,
+                      dm_scheduler_step(scheduler, count - 1 - (int32_t)t.values[b], &clean, &sample, &zero,
+                                        &out, NULL),
+                      "dm_scheduler_step"))
+            golden_compare_tensor(g, "posterior_mean", &out, &expected,
+                                  1e-5 * fmax(1, golden_max_abs(&expected)), 0);
+    }
+}
+
+static void guided_case(golden *g) {
+    golden_array betas, expected, of_x0, of_x_t, variance;
+    dm_scheduler *scheduler = NULL;
+    if (!golden_get(g, &betas, "%s/arr_betas", g->label) ||
+        !golden_scheduler_of_betas(g, &betas, DM_SAMPLER_DDPM, DM_PREDICTION_X0, 0, &scheduler))
+        return;
+    const golden_array alpha_bars = golden_alpha_bars(g, scheduler);
+    if (golden_get(g, &expected, "%s/arr_alphas_cumprod", g->label))
+        golden_compare(g, "arr_alphas_cumprod", &alpha_bars, &expected, 0, 1e-10);
+    compare_mix(g, scheduler, dm_scheduler_add_noise, "noise", "x_t");
+    compare_mix(g, scheduler, dm_scheduler_add_noise, NULL, "q_mean");
+    compare_posterior_mean(g, scheduler);
+    if (golden_get(g, &of_x0, "%s/arr_posterior_mean_coef1", g->label) &&
+        golden_get(g, &of_x_t, "%s/arr_posterior_mean_coef2", g->label) &&
+        golden_get(g, &variance, "%s/arr_posterior_variance", g->label))
+        golden_compare_posterior(g, scheduler, &of_x0, &of_x_t, &variance);
+    dm_scheduler_destroy(scheduler);
+}
+
+/* ---- .../<beta schedule>/add_noise: diffusers' DDPMScheduler, with the betas that this package's users
+ * give each schedule ---- */
+
+static void diffusers_case(golden *g) {
+    const char *name = strrchr(g->label, '/');
+    dm_scheduler *scheduler = NULL;
+    cJSON *config = cJSON_CreateObject();
+    name = name ? name + 1 : g->label;
+    cJSON_AddStringToObject(config, "beta_schedule", name);
+    cJSON_AddStringToObject(config, "prediction_type", "v_prediction");
+    if (strcmp(name, "scaled_linear") == 0) { /* latent diffusion */
+        cJSON_AddNumberToObject(config, "beta_start", 0.00085);
+        cJSON_AddNumberToObject(config, "beta_end", 0.012);
+    }
+    if (golden_scheduler(g, "DDPMScheduler", config, NULL, &scheduler)) {
+        compare_mix(g, scheduler, dm_scheduler_add_noise, "noise", "add_noise");
+        if (golden_has(g, "%s/velocity", g->label))
+            compare_mix(g, scheduler, dm_scheduler_target, "noise", "velocity");
+    }
+    dm_scheduler_destroy(scheduler);
+    cJSON_Delete(config);
+}
+
+/* ---- minimal-diffusion: <case>/beta and runs <case>/ddpm-N10, <case>/ddim-N10 ---- */
+
+static void minimal_forward(golden *g) {
+    golden_array betas, expected;
+    dm_scheduler *scheduler = NULL;
+    if (!golden_get(g, &betas, "%s/beta", g->label) ||
+        !golden_scheduler_of_betas(g, &betas, DM_SAMPLER_DDPM, DM_PREDICTION_EPSILON, 1, &scheduler))
+        return;
+    const golden_array alpha_bars = golden_alpha_bars(g, scheduler);
+    if (golden_get(g, &expected, "%s/alpha_bar", g->label))
+        golden_compare(g, "alpha_bar", &alpha_bars, &expected, 1e-5, 0);
+    compare_mix(g, scheduler, dm_scheduler_add_noise, "eps", "x_t");
+    dm_scheduler_destroy(scheduler);
+}
+
+/* np.linspace(0, T - 1, N, dtype=int), from the last to the first. */
+static int choose_timesteps(golden *g, dm_scheduler *scheduler, int64_t count) {
+    const int32_t last = dm_scheduler_num_train_timesteps(scheduler) - 1;
+    const double stride = count > 1 ? (double)last / (double)(count - 1) : 0;
+    dm_tensor timesteps = golden_tensor(g, DM_DTYPE_I32, 1, &count);
+    int32_t *t = timesteps.data;
+    for (int64_t i = 0; i < count; i++) t[count - 1 - i] = (int32_t)((double)i * stride);
+    if (count > 1) t[0] = last;
+    return golden_ok(g, dm_scheduler_set_custom_timesteps(scheduler, &timesteps),
+                     "dm_scheduler_set_custom_timesteps");
+}
+
+/* eps = tanh(c x) + a sin(t / period) */
+typedef struct model {
+    double c, a, period;
+} model;
+
+static int read_model(golden *g, model *m) {
+    cJSON *json = golden_metadata(g, "model");
+    const char *text = golden_text(json, "eps", "");
+    int end = 0;
+    if (sscanf(text, "tanh(%lf*x)+%lf*sin(t/%lf)%n", &m->c, &m->a, &m->period, &end) != 3 || text[end])
+        golden_unsupported(g, "model \"%s\"", text);
+    cJSON_Delete(json);
+    return !golden_stopped(g);
+}
+
+static void loop(golden *g, const dm_scheduler *scheduler, const model *m, dm_tensor *x,
+                 const golden_array *noise) {
+    const int32_t steps = dm_scheduler_num_timesteps(scheduler);
+    dm_tensor eps = golden_tensor(g, DM_DTYPE_F32, x->rank, x->shape);
+    dm_tensor z = golden_tensor(g, DM_DTYPE_F32, x->rank, x->shape);
+    const float *from = x->data;
+    for (int32_t k = 0; k < steps && !golden_stopped(g); k++) {
+        const int32_t t = dm_scheduler_timestep(scheduler, k);
+        for (int64_t i = 0; i < dm_tensor_numel(x); i++)
+            ((float *)eps.data)[i] = (float)(tanh(m->c * (double)from[i]) + m->a * sin(t / m->period));
+        if (noise->values && k < noise->shape[0]) {
+            const golden_array row = golden_row(noise, k);
+            z = golden_tensor_of(g, DM_DTYPE_F32, &row);
+        }
+        golden_ok(g, dm_scheduler_step(scheduler, k, &eps, x, noise->values ? &z : NULL, x, NULL),
+                  "dm_scheduler_step");
+    }
+}
+
+static void minimal_run(golden *g, int betas_length, dm_sampler_type sampler, int steps) {
+    golden_array betas, start, expected, noise = {0};
+    dm_scheduler *scheduler = NULL;
+    model m;
+    if (!read_model(g, &m) || !golden_get(g, &betas, "%.*s/beta", betas_length, g->label) ||
+        !golden_get(g, &start, "%s/x_T", g->label) || !golden_get(g, &expected, "%s/out", g->label) ||
+        (golden_has(g, "%s/noise", g->label) && !golden_get(g, &noise, "%s/noise", g->label)))
+        return;
+    if (golden_scheduler_of_betas(g, &betas, sampler, DM_PREDICTION_EPSILON, 1, &scheduler) &&
+        choose_timesteps(g, scheduler, steps)) {
+        dm_tensor x = golden_tensor_of(g, DM_DTYPE_F32, &start);
+        loop(g, scheduler, &m, &x, &noise);
+        golden_compare_tensor(g, "out", &x, &expected, 1e-4 * fmax(1, golden_max_abs(&expected)), 0);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
+/* ---- which case a tensor stands for ---- */
+
+/* The case of a tensor CASE/name. */
+static int is_of(const char *tensor, const char *name, char *key) {
+    const char *slash = strrchr(tensor, '/');
+    if (!slash || strcmp(slash + 1, name) != 0) return 0;
+    snprintf(key, GOLDEN_NAME, "%.*s", (int)(slash - tensor), tensor);
+    return 1;
+}
+
+static void run_named(golden *g, const char *key) {
+    const char *slash = strrchr(key, '/');
+    int steps = 0;
+    if (!slash || !golden_has(g, "%.*s/beta", (int)(slash - key), key)) return;
+    const int is_ddpm = sscanf(slash, "/ddpm-N%d", &steps) == 1;
+    if (!is_ddpm && sscanf(slash, "/ddim-N%d", &steps) != 1) return;
+    if (!golden_begin(g, "%s", key)) return;
+    minimal_run(g, (int)(slash - key), is_ddpm ? DM_SAMPLER_DDPM : DM_SAMPLER_DDIM, steps);
+    golden_end(g);
+}
+
+void golden_diffusion(golden *g) {
+    static const struct {
+        const char *tensor;
+        void (*check)(golden *g);
+    } cases[] = {{"arr_betas", guided_case}, {"add_noise", diffusers_case}, {"beta_tilde", minimal_forward}};
+    for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
+        const char *tensor = dm_safetensors_name(g->file, i);
+        char key[GOLDEN_NAME];
+        if (is_of(tensor, "x_T", key)) run_named(g, key);
+        for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+            if (!is_of(tensor, cases[k].tensor, key) || !golden_begin(g, "%s", key)) continue;
+            cases[k].check(g);
+            golden_end(g);
+        }
+    }
+}
