@@ -13,7 +13,7 @@ endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/diffusionConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/diffusionConfig.cmake INSTALL_DESTINATION ${DM_CMAKE_DIR})
-# Before 1.0 a new minor version may change the ABI.
+# A program that asks for 0.1 gets 0.1.x: behaviour, not the ABI, may change in a new minor version before 1.0.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/diffusionConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/diffusionConfig.cmake ${PROJECT_BINARY_DIR}/diffusionConfigVersion.cmake

@@ -99,7 +99,7 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
  *  does.
  *
  *  @param sampler not NULL
- *  @param seeds i64 [N], any layout; equal seeds give equal noise
+ *  @param seeds i64 [N], any layout, or NULL: 0, 1, ..., N-1; equal seeds give equal noise
  *  @param labels i32 [N], any layout, or NULL (not with guidance): passed to the network as they are
  *  @param x_init f32 like out, contiguous, or NULL (only with start_step 0): the sample x_t at step
  *        start_step, for example of dm_scheduler_add_noise() at that timestep; may be out

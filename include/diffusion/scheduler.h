@@ -51,7 +51,8 @@ typedef struct dm_scheduler_options {
     double cosine_s;                      /**< s of the lecture's cosine, >= 0; default 0.008 */
     double beta_min;                      /**< lower clip of the lecture's cosine; default 1e-5 */
     double beta_max;                      /**< upper clip of the lecture's cosine; default 0.02 */
-    const double *betas;                  /**< [T] betas in (0, 1) of DM_BETA_SCHEDULE_CUSTOM, else NULL */
+    const double *betas;                  /**< [T] betas in (0, 1) of DM_BETA_SCHEDULE_CUSTOM, else NULL;
+                                           the last may be 1 (zero terminal SNR) */
     dm_timestep_spacing timestep_spacing; /**< default DM_SPACING_LEADING */
     int32_t steps_offset;                 /**< 0..T-1, added to leading timesteps; default 0 */
     dm_sampler_type sampler;              /**< default DM_SAMPLER_DDPM */

@@ -31,7 +31,7 @@ typedef struct dm_unet_options {
     dm_skip_type skip;         /**< default DM_SKIP_ADD */
     dm_time_conditioning time; /**< default DM_TIME_NONE */
     int32_t time_dim;          /**< width of the conditioning vector; 0: 4 * channels[0] */
-    int32_t num_classes; /**< classes, without the null class that it gets besides; 0: none; default 0 */
+    int32_t num_classes; /**< classes, the null class that it gets besides not counted; 0: none; default 0 */
     int32_t norm_groups; /**< groups of a GroupNorm after each 3x3 convolution of a block; 0: none (the
                             lecture) */
     uint64_t seed;       /**< of the initial weights; default 0 */

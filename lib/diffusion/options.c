@@ -101,10 +101,13 @@ static dm_status check_betas(const dm_scheduler_options *options) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.betas: expected %d numbers for the custom schedule, got NULL",
                         (int)options->num_train_timesteps);
-    for (int32_t t = 0; t < options->num_train_timesteps; t++)
-        if (!(options->betas[t] > 0 && options->betas[t] < 1))
-            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.betas[%d]: expected 0 < beta < 1, got %g",
-                            (int)t, options->betas[t]);
+    for (int32_t t = 0; t < options->num_train_timesteps; t++) {
+        const double beta = options->betas[t];
+        const int last = t > 0 && t == options->num_train_timesteps - 1;
+        if (!(beta > 0 && (beta < 1 || (last && beta == 1))))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.betas[%d]: expected 0 < beta < 1%s, got %g",
+                            (int)t, last ? " or 1" : "", beta);
+    }
     return DM_OK;
 }
 

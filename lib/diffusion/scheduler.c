@@ -30,7 +30,7 @@ static dm_status allocate(dm_context *context, const dm_scheduler_options *optio
  * predecessor. */
 static dm_status check_alpha_bars(const dm_scheduler *scheduler) {
     const int32_t count = scheduler->options.num_train_timesteps;
-    const int32_t signal = scheduler->options.rescale_betas_zero_snr ? count - 1 : count;
+    const int32_t signal = scheduler->betas[count - 1] >= 1 ? count - 1 : count; /* zero terminal SNR */
     for (int32_t t = 0; t < count; t++) {
         double alpha_bar = scheduler->alpha_bars[t];
         if (!(alpha_bar < 1))

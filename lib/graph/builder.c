@@ -71,7 +71,7 @@ int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *su
 static void init_param(dm_net *net, int32_t index, uint64_t seed) {
     dmi_param *param = &net->params[index];
     float *w = net->weights + param->offset;
-    const uint64_t stream = (uint64_t)index;
+    const uint64_t stream = dmi_stream(DMI_PURPOSE_WEIGHTS, index);
     switch (param->init) {
     case DMI_INIT_UNIFORM_FAN_IN: {
         const double bound = param->fan_in > 0 ? 1.0 / sqrt((double)param->fan_in) : 0.0;

@@ -94,6 +94,7 @@ static dm_grid_options grid_defaults(void) {
     memset(&defaults, 0, sizeof defaults);
     defaults.struct_size = sizeof defaults;
     defaults.gap = 2;
+    defaults.low = -1.0;
     defaults.high = 1.0;
     return defaults;
 }

@@ -10,6 +10,24 @@ struct dm_rng {
     dm_rng_state state;
 };
 
+/* What a stream of a seed is for, in its upper byte; the lower seven number streams of one purpose. So a
+ * program may give the same seed to networks, data sets, trainers and images. dm_rng_create() leaves the
+ * choice to its caller. */
+typedef enum dmi_purpose {
+    DMI_PURPOSE_IMAGE = 0, /* x_T and the noise of a sampler's steps */
+    DMI_PURPOSE_T = 1,     /* of training */
+    DMI_PURPOSE_NOISE = 2,
+    DMI_PURPOSE_LABEL_DROPOUT = 3,
+    DMI_PURPOSE_VALIDATION_T = 4,
+    DMI_PURPOSE_VALIDATION_NOISE = 5,
+    DMI_PURPOSE_WEIGHTS = 6, /* first values of parameter number n */
+    DMI_PURPOSE_ORDER = 7    /* of the images in epoch n */
+} dmi_purpose;
+
+static inline uint64_t dmi_stream(dmi_purpose purpose, int64_t number) {
+    return (uint64_t)purpose << 56 | (uint64_t)number;
+}
+
 /* out[i] = i-th standard normal of the stream, counted from word `index` (a multiple of 4), i = 0..count-1.
  * Serial; bitwise the same for every instruction set and for any split of the range at multiples of 4. */
 void dmi_normal_fill(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out);

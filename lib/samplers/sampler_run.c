@@ -47,6 +47,7 @@ static row_piece piece_of(const sampling *run, int64_t block) {
 }
 
 static uint64_t seed_of(const sampling *run, int64_t image) {
+    if (!run->seeds) return (uint64_t)image;
     return (uint64_t)((const int64_t *)run->seeds->data)[image * run->seeds->strides[0]];
 }
 
@@ -231,7 +232,7 @@ static dm_status check_tensors(const dm_sampler *sampler, const dm_tensor *seeds
         dmi_tensor_describe(out, got, sizeof(got));
         return dmi_fail(DM_ERROR_SHAPE, "out: expected f32 [N,C,H,W] or [N,D], got %s", got);
     }
-    DM_TRY(dmi_tensor_check(seeds, "seeds", DM_DTYPE_I64, 1, out->shape));
+    if (seeds) DM_TRY(dmi_tensor_check(seeds, "seeds", DM_DTYPE_I64, 1, out->shape));
     if (labels) DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, out->shape));
     if (!labels && sampler->options.guidance_scale != 1.0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,

@@ -6,15 +6,6 @@
 #include "random/random.h"
 #include "train/train.h"
 
-/* Upper byte of the random stream; the lower seven count steps. Data sets use streams below. */
-typedef enum purpose {
-    DRAW_T = 1,
-    DRAW_NOISE = 2,
-    DRAW_DROPOUT = 3,
-    DRAW_VALIDATION_T = 4,
-    DRAW_VALIDATION_NOISE = 5
-} purpose;
-
 /* Images first_image.. of a step; batches of one step continue each other, however it is cut into batches. */
 typedef struct draw {
     uint64_t seed, stream;
@@ -22,9 +13,9 @@ typedef struct draw {
     float *noise;
 } draw;
 
-static draw begin_draw(const dm_trainer *trainer, purpose what, int64_t step, int64_t first_image) {
+static draw begin_draw(const dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image) {
     return (draw){.seed = trainer->options.seed,
-                  .stream = (uint64_t)what << 56 | (uint64_t)step,
+                  .stream = dmi_stream(what, step),
                   .first_image = first_image,
                   .numel = trainer->numel};
 }
@@ -202,11 +193,11 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
     if (noise != NULL) {
         DM_TRY(take_images(trainer, noise, "noise", trainer->noise, &noise_view));
     } else {
-        draw_noise(trainer, begin_draw(trainer, DRAW_NOISE, trainer->step, first_image));
+        draw_noise(trainer, begin_draw(trainer, DMI_PURPOSE_NOISE, trainer->step, first_image));
         dmi_tensor_view(&noise_view, trainer->noise->data, DM_DTYPE_F32, 4, trainer->shape);
     }
-    if (t == NULL) draw_t(trainer, begin_draw(trainer, DRAW_T, trainer->step, first_image));
-    drop_labels(trainer, begin_draw(trainer, DRAW_DROPOUT, trainer->step, first_image));
+    if (t == NULL) draw_t(trainer, begin_draw(trainer, DMI_PURPOSE_T, trainer->step, first_image));
+    drop_labels(trainer, begin_draw(trainer, DMI_PURPOSE_LABEL_DROPOUT, trainer->step, first_image));
     DM_TRY(predict(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
     DM_TRY(check_loss(value, "loss", trainer->step));
     const dm_tensor grad_out = net_view(trainer, trainer->target);
@@ -267,8 +258,8 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
             dmi_dataset_read(data, i * batch, trainer->x0, labels);
         }
         DM_TRY(take_labels(trainer, labels));
-        draw_t(trainer, begin_draw(trainer, DRAW_VALIDATION_T, 0, i * batch));
-        draw_noise(trainer, begin_draw(trainer, DRAW_VALIDATION_NOISE, 0, i * batch));
+        draw_t(trainer, begin_draw(trainer, DMI_PURPOSE_VALIDATION_T, 0, i * batch));
+        draw_noise(trainer, begin_draw(trainer, DMI_PURPOSE_VALIDATION_NOISE, 0, i * batch));
         DM_TRY(predict(trainer, trainer->x0, trainer->noise, 0.0, &value));
         sum += value;
     }

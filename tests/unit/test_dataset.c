@@ -39,7 +39,7 @@ static void next_numbers(numbered *s, int *numbers) {
     }
 }
 
-/* Epoch e is the permutation of stream e; 10 images make 3 batches of 3 and a rest that is skipped. */
+/* Epoch e is the permutation of stream e of its purpose; 10 images make 3 batches of 3 and a rest that is skipped. */
 static void test_order(void **state) {
     (void)state;
     numbered s = make_numbered(42);
@@ -49,7 +49,7 @@ static void test_order(void **state) {
     assert_int_equal(dm_dataset_size(s.data), N);
     for (int epoch = 0; epoch < 4; epoch++) {
         dm_rng *rng = NULL;
-        OK(dm_rng_create(NULL, 42, (uint64_t)epoch, &rng));
+        OK(dm_rng_create(NULL, 42, dmi_stream(DMI_PURPOSE_ORDER, epoch), &rng));
         OK(dm_rng_permutation(rng, order));
         dm_rng_destroy(rng);
         for (int batch = 0; batch < N / BATCH; batch++) {

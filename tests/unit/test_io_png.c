@@ -239,7 +239,7 @@ static void test_grid_layout(void **state) {
     dm_tensor *batch = make_batch(5, 1, 3, 40), *t;
     dm_grid_options_init(&o, sizeof o);
     assert_int_equal(o.gap, 2);
-    assert_true(o.low == 0.0 && o.high == 1.0);
+    assert_true(o.low == -1.0 && o.high == 1.0);
     o.columns = 3;
     o.scale = 2;
     o.gap = 1;

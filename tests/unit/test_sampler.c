@@ -82,6 +82,21 @@ static void test_batch_split_changes_no_bit(void **state) {
     free(whole);
 }
 
+/* No seeds means 0, 1, 2, ... */
+static void test_default_seeds(void **state) {
+    (void)state;
+    bench *b = open_bench(NULL, DM_SAMPLER_DDPM);
+    float *given = malloc(sizeof(b->out));
+    for (int n = 0; n < N; n++) b->seeds[n] = n;
+    make_sampler(NULL, b);
+    run(b, NULL);
+    memcpy(given, b->out, sizeof(b->out));
+    assert_int_equal(dm_sampler_run(b->sampler, NULL, NULL, NULL, &b->out_t), DM_OK);
+    assert_memory_equal(given, b->out, sizeof(b->out));
+    free(given);
+    close_bench(b);
+}
+
 static void test_threads_change_no_bit(void **state) {
     (void)state;
     float *first = malloc(N * SIZE * sizeof(float));
@@ -243,6 +258,7 @@ int main(void) {
         cmocka_unit_test(test_run_is_the_documented_loop),
         cmocka_unit_test(test_batch_split_changes_no_bit),
         cmocka_unit_test(test_threads_change_no_bit),
+        cmocka_unit_test(test_default_seeds),
         cmocka_unit_test(test_guidance),
         cmocka_unit_test(test_vectors_and_strides),
         cmocka_unit_test(test_progress),

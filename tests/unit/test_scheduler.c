@@ -85,6 +85,15 @@ static void test_zero_snr(void **state) {
         assert_near(sqrt(after[t]), (sqrt(before[t]) - last) * first / (first - last), 1e-12);
     assert_near(after[0], before[0], 1e-15);
     assert_true(after[999] == 0.0 && betas[999] == 1.0 && after[998] > 0);
+    /* its betas make the same schedule again */
+    options = defaults();
+    options.beta_schedule = DM_BETA_SCHEDULE_CUSTOM;
+    options.betas = betas;
+    dm_scheduler *again = make(&options);
+    double *same = read_doubles(again, dm_scheduler_alpha_bars);
+    for (int t = 0; t < 1000; t++) assert_near(same[t], after[t], 1e-15);
+    free(same);
+    dm_scheduler_destroy(again);
     free(before);
     free(after);
     free(betas);
