@@ -48,14 +48,14 @@ static struct {
        .middle = 1,
        .groups = 8,
        .lr = 2e-3,
-       .ema = 0.99,
+       .ema = 0.995,
        .clip = 1.0,
        .weight_decay = 0.01,
        .label_dropout = 0.1,
        .guidance = 1.5,
        .channels = {3, {32, 64, 96}},
        .skip = "concat",
-       .prediction = "epsilon",
+       .prediction = "v_prediction",
        .seed = 1};
 
 static const args_option options[] = {
