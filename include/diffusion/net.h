@@ -121,6 +121,14 @@ typedef int32_t dm_session_mode;
 #define DM_SESSION_INFER 1 /**< forward only; activations share memory as soon as they can */
 #define DM_SESSION_TRAIN 2 /**< forward and backward */
 
+/** How convolutions are computed. The results of the two ways differ by rounding alone. */
+typedef int32_t dm_conv_algorithm;
+#define DM_CONV_AUTO   0 /**< whichever is faster for a layer's sizes */
+#define DM_CONV_DIRECT 1 /**< the defining sums everywhere: the more exact and slower way */
+#define DM_CONV_WINOGRAD                                                                                     \
+    2 /**< Winograd's minimal filtering (Lavin and Gray 2016) for every 3x3 convolution of stride 1,         \
+         padding 1, dilation 1 and one group, however small; the defining sums for all others */
+
 /** Options of dm_session_create(). Fill with dm_session_options_init(). */
 typedef struct dm_session_options {
     uint32_t struct_size; /**< sizeof(dm_session_options) */
@@ -131,6 +139,9 @@ typedef struct dm_session_options {
     int32_t width;        /**< as height */
     dm_dtype compute_dtype; /**< DM_DTYPE_F32 (default), or DM_DTYPE_F64: the same in double, to check results
                                with */
+    dm_conv_algorithm
+        conv_algorithm; /**< default DM_CONV_AUTO: what the environment variable DM_CONV says when the session
+                           is created (auto, direct or winograd), and DM_CONV_AUTO without it */
 } dm_session_options;
 
 /** Fills `options` with the defaults.
@@ -144,8 +155,9 @@ DM_API void dm_session_options_init(dm_session_options *options, uint32_t struct
  *  @param net the network; must outlive the session
  *  @param options NULL for the defaults
  *  @param out [out] the session, owned by the caller; free with dm_session_destroy()
- *  Errors: INVALID_ARGUMENT, SHAPE (image size that the strides do not divide), DTYPE, VERSION,
- * OUT_OF_MEMORY. Threads: any. Cost: O(nodes^2) and dm_session_memory() bytes. Since: 0.1 */
+ *  Errors: INVALID_ARGUMENT (also: DM_CONV holds another word than its three), SHAPE (image size that the
+ * strides do not divide), DTYPE, VERSION, OUT_OF_MEMORY. Threads: any. Cost: O(nodes^2) and
+ * dm_session_memory() bytes. Since: 0.1 */
 DM_API dm_status dm_session_create(const dm_net *net, const dm_session_options *options, dm_session **out);
 /** Destroys a session. @param session may be NULL. Ownership: takes it. Errors: none. Threads: exclusive.
  * Cost: O(1). Since: 0.1 */

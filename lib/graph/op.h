@@ -57,6 +57,7 @@ typedef struct dmi_call {
     const void *kernels; /* const DMI_R(dmi_kernels) * */
     const dmi_node *node;
     int64_t batch;
+    int32_t conv_algorithm; /* DMI_CONV_*: the session's choice, AUTO: the node's */
     dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
     const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
     void *out;                       /* const in backward */
@@ -81,7 +82,7 @@ typedef struct dmi_op {
     const char *name;
     /* Output shape, or a status with the reason. in_shape of absent inputs is zero. */
     dm_status (*infer)(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape);
-    /* call has context, kernels, node, batch and shapes; train = 0: no backward will follow. */
+    /* call has all but pointers to values and weights; train = 0: no backward will follow. */
     void (*sizes)(const dmi_call *call, int train, dmi_op_sizes *sizes);
     /* Brings the weights into call->packed; runs when the weights have changed. */
     void (*pack)(const dmi_call *call, int train);

@@ -14,6 +14,7 @@ typedef struct planner {
     dmi_plan *plan;
     dm_dtype dtype;
     const void *kernels;
+    int32_t conv_algorithm;
     int64_t batch;
     int train;
     interval *intervals;
@@ -48,6 +49,7 @@ static void fill_call(const planner *p, int32_t index, dmi_call *call) {
                        .kernels = p->kernels,
                        .node = node,
                        .batch = p->batch,
+                       .conv_algorithm = p->conv_algorithm,
                        .out_shape = p->plan->nodes[index].shape};
     for (int i = 0; i < DMI_NODE_INPUTS; i++)
         if (node->inputs[i] >= 0) call->in_shape[i] = p->plan->nodes[node->inputs[i]].shape;
@@ -155,10 +157,15 @@ static size_t lowest_free(const interval *list, int32_t k) {
     return offset;
 }
 
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int64_t batch,
-                          dmi_shape input, int train, dmi_plan *plan) {
-    planner p = {
-        .net = net, .plan = plan, .dtype = dtype, .kernels = kernels, .batch = batch, .train = train};
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
+                          int64_t batch, dmi_shape input, int train, dmi_plan *plan) {
+    planner p = {.net = net,
+                 .plan = plan,
+                 .dtype = dtype,
+                 .kernels = kernels,
+                 .conv_algorithm = conv_algorithm,
+                 .batch = batch,
+                 .train = train};
     dm_status status = DM_OK;
     *plan = (dmi_plan){0};
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);

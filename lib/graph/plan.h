@@ -28,9 +28,10 @@ typedef struct dmi_plan {
     size_t arena_size, packed_size;
 } dmi_plan;
 
-/* input: the shape of a sample. SHAPE when the network does not fit it. */
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int64_t batch,
-                          dmi_shape input, int train, dmi_plan *plan);
+/* conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input: the shape of a sample. SHAPE when the network does
+ * not fit it. */
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
+                          int64_t batch, dmi_shape input, int train, dmi_plan *plan);
 void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);
 
 #endif

@@ -1,6 +1,7 @@
 #include "graph/session.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -23,6 +24,11 @@ static dm_status check_options(const dm_net *net, const dm_session_options *o) {
     if (o->compute_dtype != DM_DTYPE_F32 && o->compute_dtype != DM_DTYPE_F64)
         return dmi_fail(DM_ERROR_DTYPE, "options.compute_dtype: expected f32 or f64, got %s",
                         dm_dtype_name(o->compute_dtype));
+    if (o->conv_algorithm < DM_CONV_AUTO || o->conv_algorithm > DM_CONV_WINOGRAD)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.conv_algorithm: expected DM_CONV_AUTO, DM_CONV_DIRECT or DM_CONV_WINOGRAD, "
+                        "got %d",
+                        o->conv_algorithm);
     if (!net->is_image) return DM_OK;
     if (o->height < 1 || o->width < 1 || o->height > 1 << 16 || o->width > 1 << 16)
         return dmi_fail(DM_ERROR_SHAPE, "options.height, width: expected 1..65536, got %d x %d", o->height,
@@ -33,6 +39,24 @@ static dm_status check_options(const dm_net *net, const dm_session_options *o) {
             "options.height, width: expected multiples of %d (the network's strides), got %d x %d",
             net->size_multiple, o->height, o->width);
     return DM_OK;
+}
+
+_Static_assert(DM_CONV_AUTO == DMI_CONV_AUTO && DM_CONV_DIRECT == DMI_CONV_DIRECT &&
+                   DM_CONV_WINOGRAD == DMI_CONV_WINOGRAD,
+               "the public numbers are the kernels'");
+
+/* AUTO leaves the choice to the environment, for programs that cannot be changed. */
+static dm_status choose_conv(dm_conv_algorithm *algorithm) {
+    static const char *const names[] = {"auto", "direct", "winograd"}; /* of DM_CONV_* */
+    const char *name = getenv("DM_CONV");
+    if (*algorithm != DM_CONV_AUTO || name == NULL) return DM_OK;
+    for (int32_t i = 0; i < (int32_t)(sizeof names / sizeof *names); i++) {
+        if (strcmp(name, names[i]) != 0) continue;
+        *algorithm = i;
+        return DM_OK;
+    }
+    return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                    "DM_CONV (environment): expected auto, direct or winograd, got \"%s\"", name);
 }
 
 static void *at(char *base, size_t offset) {
@@ -52,6 +76,7 @@ static void connect(dm_session *s) {
                            .kernels = s->kernels,
                            .node = node,
                            .batch = s->options.batch,
+                           .conv_algorithm = s->options.conv_algorithm,
                            .out_shape = np->shape,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),
@@ -108,6 +133,7 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     if (!net) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
     if (options) DM_TRY(dmi_options_read(&o, sizeof o, options, "dm_session_options"));
     DM_TRY(check_options(net, &o));
+    DM_TRY(choose_conv(&o.conv_algorithm));
     s = dmi_calloc(net->context, sizeof *s);
     if (!s) return dm_last_status();
     s->context = net->context;
@@ -118,8 +144,8 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
     s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
                                    : (dmi_shape){1, 1, net->in_channels};
-    DM_TRY(dmi_plan_create(net, s->dtype, s->kernels, o.batch, s->input_shape, o.mode == DM_SESSION_TRAIN,
-                           &s->plan));
+    DM_TRY(dmi_plan_create(net, s->dtype, s->kernels, o.conv_algorithm, o.batch, s->input_shape,
+                           o.mode == DM_SESSION_TRAIN, &s->plan));
     s->output_shape = s->plan.nodes[net->output_node].shape;
     DM_TRY(allocate(s));
     connect(s);

@@ -63,13 +63,14 @@ _Static_assert(offsetof(dm_mlp_options, hidden) == 16, "hidden");
 _Static_assert(offsetof(dm_mlp_options, final) == 20, "final");
 _Static_assert(offsetof(dm_mlp_options, seed) == 24, "seed");
 
-_Static_assert(sizeof(dm_session_options) >= 24, "dm_session_options");
+_Static_assert(sizeof(dm_session_options) >= 28, "dm_session_options");
 _Static_assert(offsetof(dm_session_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_session_options, mode) == 4, "mode");
 _Static_assert(offsetof(dm_session_options, batch) == 8, "batch");
 _Static_assert(offsetof(dm_session_options, height) == 12, "height");
 _Static_assert(offsetof(dm_session_options, width) == 16, "width");
 _Static_assert(offsetof(dm_session_options, compute_dtype) == 20, "compute_dtype");
+_Static_assert(offsetof(dm_session_options, conv_algorithm) == 24, "conv_algorithm");
 
 _Static_assert(sizeof(dm_rng_state) >= 24, "dm_rng_state");
 _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
@@ -190,6 +191,9 @@ _Static_assert(DM_ACTIVATION_SILU == 4, "value");
 _Static_assert(DM_ACTIVATION_TANH == 5, "value");
 _Static_assert(DM_SESSION_INFER == 1, "value");
 _Static_assert(DM_SESSION_TRAIN == 2, "value");
+_Static_assert(DM_CONV_AUTO == 0, "value");
+_Static_assert(DM_CONV_DIRECT == 1, "value");
+_Static_assert(DM_CONV_WINOGRAD == 2, "value");
 _Static_assert(DM_BETA_SCHEDULE_LECTURE_COSINE == 1, "value");
 _Static_assert(DM_BETA_SCHEDULE_LINEAR == 2, "value");
 _Static_assert(DM_BETA_SCHEDULE_SCALED_LINEAR == 3, "value");

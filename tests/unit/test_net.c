@@ -288,6 +288,90 @@ static void expect(dm_status status, dm_status wanted, const char *message) {
                  dm_last_error());
 }
 
+/* Output and all gradients of one pass over `net`, the gradients as the optimizer sees them. */
+static void conv_pass(const dm_net *net, dm_conv_algorithm algorithm, float *out, float *gradients) {
+    dm_session_options options;
+    dm_session *session;
+    dm_tensor *g = wrap(x_data, DM_DTYPE_F32, 4, (int64_t[]){BATCH, 1, SIDE, SIDE});
+    dm_session_options_init(&options, sizeof options);
+    options.mode = DM_SESSION_TRAIN;
+    options.batch = BATCH;
+    options.height = options.width = SIDE;
+    options.conv_algorithm = algorithm;
+    if (dm_session_create(net, &options, &session)) fail_msg("%s", dm_last_error());
+    run(session, 0, BATCH, 3, out);
+    assert_int_equal(dm_session_backward(session, g, NULL), DM_OK);
+    memcpy(gradients, dmi_session_gradients(session), (size_t)net->flat_size * sizeof(float));
+    dm_tensor_destroy(g);
+    dm_session_destroy(session);
+}
+
+/* Largest difference, relative to the largest value. */
+static double relative_difference(const float *a, const float *b, int64_t n) {
+    double worst = 0, scale = 0;
+    for (int64_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+        scale = fmax(scale, fabs((double)a[i]));
+    }
+    return worst / scale;
+}
+
+/* The two algorithms agree up to rounding and are two; the option beats the environment. */
+static void test_conv_algorithm(void **state) {
+    static float direct[BATCH * PIXELS], winograd[BATCH * PIXELS], automatic[BATCH * PIXELS],
+        out[BATCH * PIXELS];
+    const char *set = getenv("DM_CONV");
+    char *before = set ? strdup(set) : NULL;
+    dm_unet *net = new_unet(NULL, DM_SKIP_CONCAT, 3);
+    float *gd = malloc((size_t)net->flat_size * sizeof(float)),
+          *gw = malloc((size_t)net->flat_size * sizeof(float)),
+          *g = malloc((size_t)net->flat_size * sizeof(float));
+    (void)state;
+    unsetenv("DM_CONV");
+    conv_pass(net, DM_CONV_DIRECT, direct, gd);
+    conv_pass(net, DM_CONV_WINOGRAD, winograd, gw);
+    conv_pass(net, DM_CONV_AUTO, automatic, g);
+    assert_memory_not_equal(direct, winograd, sizeof direct);
+    assert_memory_not_equal(gd, gw, (size_t)net->flat_size * sizeof(float));
+    assert_true(relative_difference(direct, winograd, BATCH * PIXELS) < 2e-5);
+    for (int32_t i = 0; i < net->num_params; i++) {
+        const dmi_param *p = &net->params[i];
+        const double difference = relative_difference(gd + p->offset, gw + p->offset, p->numel);
+        if (!(difference < 1e-4)) fail_msg("gradient of %s: %g", p->name, difference);
+    }
+    static const char *const names[] = {"auto", "direct", "winograd"};
+    const float *const wanted[] = {automatic, direct, winograd};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(setenv("DM_CONV", names[i], 1), 0);
+        conv_pass(net, DM_CONV_AUTO, out, g);
+        assert_memory_equal(out, wanted[i], sizeof out);
+        conv_pass(net, DM_CONV_DIRECT, out, g);
+        assert_memory_equal(out, direct, sizeof out);
+        conv_pass(net, DM_CONV_WINOGRAD, out, g);
+        assert_memory_equal(out, winograd, sizeof out);
+    }
+    dm_session_options options;
+    dm_session *session;
+    dm_session_options_init(&options, sizeof options);
+    options.height = options.width = SIDE;
+    assert_int_equal(options.conv_algorithm, DM_CONV_AUTO);
+    setenv("DM_CONV", "fft", 1);
+    expect(dm_session_create(net, &options, &session), DM_ERROR_INVALID_ARGUMENT,
+           "DM_CONV (environment): expected auto, direct or winograd, got \"fft\"");
+    assert_null(session);
+    unsetenv("DM_CONV");
+    options.conv_algorithm = 3;
+    expect(dm_session_create(net, &options, &session), DM_ERROR_INVALID_ARGUMENT,
+           "options.conv_algorithm: expected DM_CONV_AUTO, DM_CONV_DIRECT or DM_CONV_WINOGRAD, got 3");
+    assert_null(session);
+    if (before) setenv("DM_CONV", before, 1);
+    free(before);
+    free(gd);
+    free(gw);
+    free(g);
+    dm_net_destroy(net);
+}
+
 static void test_bad_options(void **state) {
     dm_unet_options options;
     dm_mlp_options mlp;
@@ -424,6 +508,7 @@ int main(void) {
         cmocka_unit_test(test_weights_change),          cmocka_unit_test(test_initial_weights),
         cmocka_unit_test(test_architecture_text),       cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_bad_session_calls),       cmocka_unit_test(test_strided_colour_images),
+        cmocka_unit_test(test_conv_algorithm),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

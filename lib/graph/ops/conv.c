@@ -52,7 +52,7 @@ static dmi_conv geometry(const dmi_call *call) {
                       .dilation_w = a->dilation_w,
                       .groups = a->groups,
                       .transposed = call->node->op == DMI_OP_CONV_TRANSPOSE2D,
-                      .algorithm = a->algorithm};
+                      .algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm};
 }
 
 static size_t align64(size_t bytes) {
