@@ -13,9 +13,9 @@
 #include "kernels/kernels.h"
 
 #if DMI_REAL_BITS == 32
-static const double DIRECT_TOLERANCE = 3e-7, WINOGRAD_TOLERANCE = 2e-5;
+static const double DIRECT_TOLERANCE = 3e-7, WINOGRAD_TOLERANCE = 4e-6;
 #else
-static const double DIRECT_TOLERANCE = 2e-14, WINOGRAD_TOLERANCE = 1e-12;
+static const double DIRECT_TOLERANCE = 2e-14, WINOGRAD_TOLERANCE = 2e-14;
 #endif
 
 enum { GUARD = 256, THREAD_COUNTS = 3 };

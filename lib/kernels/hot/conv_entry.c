@@ -3,6 +3,9 @@
 
 /* Below these sizes the transforms cost more than the multiplications that they save. */
 enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4 };
+/* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
+ * transforms. */
+enum { WINOGRAD_MIN_TERMS = 128 };
 
 int conv_is_winograd(const dmi_conv *conv) {
     const int fits = conv->kernel_h == 3 && conv->kernel_w == 3 && conv->stride_h == 1 &&
@@ -13,6 +16,11 @@ int conv_is_winograd(const dmi_conv *conv) {
     if (conv->algorithm == DMI_CONV_WINOGRAD) return 1;
     return imin(conv->in_c, conv->out_c) >= WINOGRAD_MIN_CHANNELS &&
            imin(conv->in_h, conv->in_w) >= WINOGRAD_MIN_SIDE;
+}
+
+static int weight_is_winograd(const dmi_conv *conv) {
+    return conv_is_winograd(conv) && (conv->algorithm == DMI_CONV_WINOGRAD ||
+                                      conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS);
 }
 
 static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
@@ -84,7 +92,7 @@ void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int directi
 
 size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t workers) {
     if (direction == DMI_CONV_BACKWARD_WEIGHT) {
-        if (conv_is_winograd(conv)) return (size_t)conv_winograd_weight_scratch(conv, workers);
+        if (weight_is_winograd(conv)) return (size_t)conv_winograd_weight_scratch(conv, workers);
         return (size_t)conv_direct_weight_scratch(conv, workers);
     }
     const gather g = conv_gather(conv, direction);
@@ -120,7 +128,7 @@ void DMI_K(dmi_conv_backward_data)(dm_context *context, const dmi_conv *conv, co
 
 void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
                                      const real *dy, int64_t lddy, real *dw, void *scratch) {
-    if (conv_is_winograd(conv))
+    if (weight_is_winograd(conv))
         conv_winograd_weight(context, conv, x, ldx, dy, lddy, dw, scratch);
     else
         conv_direct_weight(context, conv, x, ldx, dy, lddy, dw, scratch);

@@ -35,6 +35,8 @@
 #define conv_winograd_weight_scratch DMI_K(dmi_conv_winograd_weight_scratch)
 #define conv_winograd_weight         DMI_K(dmi_conv_winograd_weight)
 
+enum { LINE = DMI_ALIGNMENT / (int)sizeof(real) }; /* reals in a line of a cache */
+
 /* One axis of a gather. */
 typedef struct axis {
     int64_t src, dst, kernel, stride, pad, dilation;
@@ -73,8 +75,7 @@ static inline int64_t round_up(int64_t a, int64_t b) {
 }
 /* Pixels a power of two apart share few sets of a cache: one more line spreads them. */
 static inline int64_t spread_ld(int64_t channels) {
-    const int64_t line = DMI_ALIGNMENT / (int64_t)sizeof(real);
-    return channels < line ? channels : channels + line;
+    return channels < LINE ? channels : channels + LINE;
 }
 static inline int64_t bytes64(int64_t bytes) {
     return round_up(bytes, DMI_ALIGNMENT);
@@ -137,7 +138,7 @@ typedef struct run {
 } run;
 
 /* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
- * the rows of b follow each other. The sum is formed from zero and then added to out. */
+ * the rows of b follow each other. There is at least one run and none is empty. The sum is formed from zero and then added to out. */
 void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
                  int64_t channels, real *out);
 

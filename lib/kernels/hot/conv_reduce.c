@@ -1,13 +1,16 @@
-/* The register tile of weight gradients: MR channels of one map x NR channels of the other, over pixels. */
+/* The register tile of weight gradients: MR channels of one map x NR channels of the other, over pixels. The
+ * accumulators stay in registers because the loops know that they run at least once. */
 #include "kernels/hot/conv_internal.h"
 
 #define DEFINE_REDUCE(M)                                                                                     \
     static void reduce_##M(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,    \
                            real *out) {                                                                      \
+        if (num_runs <= 0) __builtin_unreachable();                                                          \
         vf acc[M][2];                                                                                        \
         for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero();                                         \
         for (int64_t r = 0; r < num_runs; r++) {                                                             \
             const real *p = a + runs[r].offset;                                                              \
+            if (runs[r].count <= 0) __builtin_unreachable();                                                 \
             for (int64_t i = runs[r].count; i > 0; i--, p += step, b += NR) {                                \
                 const vf b0 = vload(b), b1 = vload(b + W);                                                   \
                 for (int m = 0; m < M; m++) {                                                                \

@@ -2,27 +2,50 @@
  * channels. */
 #include "kernels/hot/conv_internal.h"
 
-/* A tile of exactly M rows; constant bounds keep the accumulators in registers. */
+/* Tiles of exactly M rows: constant bounds keep the accumulators in registers, and so does that the loops
+ * know that they run at least once. product_M is rows_M for one tap and evenly spaced rows, several tiles of
+ * them. */
+#define ZERO_TILE(M)                                                                                         \
+    vf acc[M][2];                                                                                            \
+    for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero()
+
+#define MULTIPLY_TILE(M)                                                                                     \
+    for (int64_t i = 0; i < depth; i++, w += NR) {                                                           \
+        const vf w0 = vload(w), w1 = vload(w + W);                                                           \
+        for (int m = 0; m < M; m++) {                                                                        \
+            const vf s = vsplat(a[m][i]);                                                                    \
+            acc[m][0] = vfma(s, w0, acc[m][0]);                                                              \
+            acc[m][1] = vfma(s, w1, acc[m][1]);                                                              \
+        }                                                                                                    \
+    }
+
+#define STORE_TILE(M, OUT, LD)                                                                               \
+    for (int m = 0; m < M; m++) {                                                                            \
+        vstore((OUT) + m * (LD), acc[m][0]);                                                                 \
+        vstore((OUT) + m * (LD) + W, acc[m][1]);                                                             \
+    }
+
 #define DEFINE_ROWS(M)                                                                                       \
     static void rows_##M(const real *const *rows, const int64_t *taps, int64_t num_taps, int64_t depth,      \
                          const real *w, real *out, int64_t ld_out) {                                         \
-        vf acc[M][2];                                                                                        \
-        const real *a[M];                                                                                    \
-        for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero();                                         \
+        if (num_taps <= 0 || depth <= 0) __builtin_unreachable();                                            \
+        ZERO_TILE(M);                                                                                        \
         for (int64_t t = 0; t < num_taps; t++) {                                                             \
+            const real *a[M];                                                                                \
             for (int m = 0; m < M; m++) a[m] = rows[m] + taps[t];                                            \
-            for (int64_t c = 0; c < depth; c++, w += NR) {                                                   \
-                const vf w0 = vload(w), w1 = vload(w + W);                                                   \
-                for (int m = 0; m < M; m++) {                                                                \
-                    const vf s = vsplat(a[m][c]);                                                            \
-                    acc[m][0] = vfma(s, w0, acc[m][0]);                                                      \
-                    acc[m][1] = vfma(s, w1, acc[m][1]);                                                      \
-                }                                                                                            \
-            }                                                                                                \
+            MULTIPLY_TILE(M)                                                                                 \
         }                                                                                                    \
-        for (int m = 0; m < M; m++) {                                                                        \
-            vstore(out + m * ld_out, acc[m][0]);                                                             \
-            vstore(out + m * ld_out + W, acc[m][1]);                                                         \
+        STORE_TILE(M, out, ld_out)                                                                           \
+    }                                                                                                        \
+    static void product_##M(const real *first, int64_t ld_a, int64_t tiles, int64_t depth,                   \
+                            const real *panel, real *c, int64_t ld_c) {                                      \
+        if (depth <= 0) __builtin_unreachable();                                                             \
+        for (int64_t tile = 0; tile < tiles; tile++, first += M * ld_a, c += M * ld_c) {                     \
+            const real *a[M], *w = panel;                                                                    \
+            ZERO_TILE(M);                                                                                    \
+            for (int m = 0; m < M; m++) a[m] = first + m * ld_a;                                             \
+            MULTIPLY_TILE(M)                                                                                 \
+            STORE_TILE(M, c, ld_c)                                                                           \
         }                                                                                                    \
     }
 
@@ -41,32 +64,38 @@ DEFINE_ROWS(11)
 DEFINE_ROWS(12)
 DEFINE_ROWS(13)
 DEFINE_ROWS(14)
+#define LARGE_TILES(NAME)                                                                                    \
+    , NAME##_7, NAME##_8, NAME##_9, NAME##_10, NAME##_11, NAME##_12, NAME##_13, NAME##_14
+#else
+#define LARGE_TILES(NAME)
 #endif
 
 typedef void (*rows_fn)(const real *const *rows, const int64_t *taps, int64_t num_taps, int64_t depth,
                         const real *w, real *out, int64_t ld_out);
+typedef void (*product_fn)(const real *first, int64_t ld_a, int64_t tiles, int64_t depth, const real *panel,
+                           real *c, int64_t ld_c);
 
-static const rows_fn rows_table[MR] = {
-    rows_1, rows_2, rows_3, rows_4,  rows_5,  rows_6,
-#if defined(__AVX512F__) || defined(__aarch64__)
-    rows_7, rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14,
-#endif
-};
+static const rows_fn rows_table[MR] = {rows_1, rows_2, rows_3, rows_4, rows_5, rows_6 LARGE_TILES(rows)};
+static const product_fn product_table[MR] = {product_1, product_2, product_3,
+                                             product_4, product_5, product_6 LARGE_TILES(product)};
 
 void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
                const real *w, real *out, int64_t ld_out) {
-    rows_table[count - 1](rows, taps, num_taps, depth, w, out, ld_out);
+    if (num_taps > 0)
+        rows_table[count - 1](rows, taps, num_taps, depth, w, out, ld_out);
+    else
+        for (int64_t m = 0; m < count; m++) memset(out + m * ld_out, 0, NR * sizeof(real));
 }
 
 void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
                   int64_t ld_c) {
-    const int64_t tiles = ceil_div(count, MR), no_offset = 0;
-    for (int64_t i = 0; i < tiles; i++) {
-        const int64_t first = count * i / tiles, n = count * (i + 1) / tiles - first;
-        const real *rows[MR];
-        for (int64_t m = 0; m < n; m++) rows[m] = a + (first + m) * ld_a;
-        rows_table[n - 1](rows, &no_offset, 1, depth, panel, c + first * ld_c, ld_c);
-    }
+    const int64_t tiles = ceil_div(count, MR), rows = ceil_div(count, tiles),
+                  large = count - tiles * (rows - 1);
+    product_table[rows - 1](a, ld_a, large, depth, panel, c, ld_c);
+    if (large == tiles) return;
+    a += large * rows * ld_a;
+    c += large * rows * ld_c;
+    product_table[rows - 2](a, ld_a, tiles - large, depth, panel, c, ld_c);
 }
 
 static inline __attribute__((always_inline)) vf load_lanes(int whole, const real *p, int64_t n) {

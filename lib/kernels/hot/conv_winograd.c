@@ -9,8 +9,8 @@
 enum {
     BLOCK_BYTES = 448 * 1024,
     LARGE_WEIGHTS = 1024 * 1024,
-    MIN_TILES = 24,
-    MIN_TILES_LARGE = 48,
+    MIN_TILES = 48,
+    MIN_TILES_LARGE = 64,
     MAX_TILES = 96
 };
 enum { SHARED_TILES = 4 /* a piece of work */ };
@@ -41,6 +41,11 @@ typedef struct job {
     const workspace *shared;
 } job;
 
+/* Reals from one position of the weights to the next. */
+static int64_t weight_stride(const gather *g) {
+    return g->panels * g->src_c * NR + LINE;
+}
+
 static plan make_plan(const gather *g, int32_t workers) {
     plan p = {.ty = make_tiling(g->y.dst), .tx = make_tiling(g->x.dst)};
     p.total = g->batch * p.ty.tiles * p.tx.tiles;
@@ -57,8 +62,9 @@ static plan make_plan(const gather *g, int32_t workers) {
     p.tiles = ceil_div(p.total, p.blocks);
     p.blocks = ceil_div(p.total, p.tiles);
     /* One more cache line, or all positions of a tile fall into one set of the cache. */
-    p.v_stride = p.tiles * p.src_ld + NR;
-    p.m_stride = p.tiles * p.dst_ld + NR;
+    p.v_stride = p.tiles * p.src_ld + LINE;
+    p.m_stride = p.tiles * p.dst_ld + LINE;
+    if (!p.shared) p.v_stride = p.m_stride = imax(p.v_stride, p.m_stride);
     return p;
 }
 
@@ -66,8 +72,10 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     workspace w = {0};
     w.list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
     w.zeros = take_reals(b, g->src_c);
-    w.v = take_reals(b, POSITIONS * p->v_stride);
-    w.m = take_reals(b, POSITIONS * p->m_stride);
+    /* A worker that takes one position after the other writes its product over the input of the one before,
+     * which is still in the cache. */
+    w.m = take_reals(b, (p->shared ? POSITIONS : POSITIONS + 1) * p->m_stride);
+    w.v = p->shared ? take_reals(b, POSITIONS * p->v_stride) : w.m ? w.m + p->m_stride : NULL;
     return w;
 }
 
@@ -82,7 +90,7 @@ int64_t conv_winograd_scratch(const gather *g, int32_t workers) {
 static void multiply(const job *j, const workspace *w, int64_t position, int64_t p0, int64_t p1) {
     const plan *p = &j->p;
     const int64_t panel = j->g->src_c * NR;
-    const real *v = w->v + position * p->v_stride, *u = j->u + position * j->g->panels * panel;
+    const real *v = w->v + position * p->v_stride, *u = j->u + position * weight_stride(j->g);
     real *m = w->m + position * p->m_stride;
     int64_t from, to;
     position_range(&w->list, position, &from, &to);
@@ -166,14 +174,14 @@ typedef struct pack_job {
 } pack_job;
 
 int64_t conv_winograd_pack_size(const gather *g) {
-    return POSITIONS * g->panels * g->src_c * NR * (int64_t)sizeof(real);
+    return POSITIONS * weight_stride(g) * (int64_t)sizeof(real);
 }
 
 /* A spread gather reads its source at minus the tap's offset: the kernel turned by 180 degrees. */
 static void pack_part(void *arg, int64_t block, int32_t worker) {
     const pack_job *j = (const pack_job *)arg;
     const gather *g = j->g;
-    const int64_t panel = block / j->parts, part = block % j->parts, stride = g->panels * g->src_c * NR;
+    const int64_t panel = block / j->parts, part = block % j->parts, stride = weight_stride(g);
     const int64_t first = panel * NR, n = imin(NR, g->dst_c - first);
     const int64_t src_step = 9 * (g->spread ? g->dst_c : 1), dst_step = 9 * (g->spread ? 1 : g->src_c);
     (void)worker;

@@ -4,12 +4,14 @@
  *     y = A^T [ (G g G^T) . (B^T d B) ] A,   the sums over channels being one matrix product for each
  * position
  *
- * Interpolation points 0, 1, -1, 2, -2, infinity. F(3, 3) leaves out -2 but scales its input transform so
- * that it shares F(4, 3)'s transformed weights: the factor (x + 2) of each polynomial becomes (p + 2) at its
- * own point p.
+ * Interpolation points 0, 1, -1, 2, -1/2, infinity: unlike +-2 they leave few large terms that cancel
+ * (Barabasz et al. 2018, arXiv:1803.10986). F(3, 3) leaves out -1/2 but scales its input transform so that it
+ * shares F(4, 3)'s transformed weights: the factor (x + 1/2) of each polynomial becomes (p + 1/2) at its own
+ * point p.
  *
  * Tiles of a block are ordered by class, so that the tiles that take part in a position are one range:
- *     (3 high, 4 wide) (4, 4) (4, 3) (3, 3):  row "-2" skips the first and last, column "-2" the last two. */
+ *     (3 high, 4 wide) (4, 4) (4, 3) (3, 3):  row "-1/2" skips the first and last, column "-1/2" the last
+ * two. */
 #ifndef DMI_CONV_WINOGRAD_H
 #define DMI_CONV_WINOGRAD_H
 
@@ -21,7 +23,7 @@
 #define conv_winograd_kernel          DMI_K(dmi_conv_winograd_kernel)
 #define conv_winograd_kernel_gradient DMI_K(dmi_conv_winograd_kernel_gradient)
 
-enum { POINTS = 6, POSITIONS = 36, MINUS_TWO = 4, CLASSES = 4 };
+enum { POINTS = 6, POSITIONS = 36, MINUS_HALF = 4, CLASSES = 4 };
 
 /* A side of n pixels as `fours` tiles of 4 and then tiles of 3; the last one may stick out. */
 typedef struct tiling {
@@ -76,9 +78,9 @@ static inline void list_tiles(tile_list *list, const tiling *ty, const tiling *t
 
 /* The tiles [*from, *to) of the list that have a value at position (i, j). */
 static inline void position_range(const tile_list *list, int64_t position, int64_t *from, int64_t *to) {
-    *from = position / POINTS == MINUS_TWO ? list->start[1] : 0;
-    *to = position / POINTS == MINUS_TWO ? list->start[3] : list->count;
-    if (position % POINTS == MINUS_TWO) *to = imin(*to, list->start[2]);
+    *from = position / POINTS == MINUS_HALF ? list->start[1] : 0;
+    *to = position / POINTS == MINUS_HALF ? list->start[3] : list->count;
+    if (position % POINTS == MINUS_HALF) *to = imin(*to, list->start[2]);
 }
 
 /* A map of images, dense rows of pixels ld apart. */

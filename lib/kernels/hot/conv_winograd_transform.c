@@ -12,35 +12,36 @@ INLINE vf plus(double k, vf a, vf b) {
     return vfma(vsplat((real)k), a, b);
 }
 
-/* B^T d for n = 4 (six inputs) or 3 (five). */
+/* B^T d for n = 4 (six inputs) or 3 (five). With r = (x - 2)(x + 1/2) d = d'' - 3/2 d' - d, shifted, the rows
+ * of the points 0, 1, -1 and infinity, which have that factor in common, are sums of two of its values. */
 INLINE void input_points(int n, const vf d[POINTS], vf t[POINTS]) {
+    const vf odd = d[3] - d[1];
     if (n == 4) {
-        const vf a = plus(-4, d[2], d[4]), b = plus(-4, d[1], d[3]), c = d[4] - d[2],
-                 e = times(2, d[3] - d[1]);
-        t[0] = plus(4, d[0], plus(-5, d[2], d[4]));
-        t[1] = a + b;
-        t[2] = a - b;
-        t[3] = c + e;
-        t[4] = c - e;
-        t[5] = plus(4, d[1], plus(-5, d[3], d[5]));
+        const vf even = d[4] - d[2], r0 = plus(-1.5, d[1], d[2] - d[0]), r1 = plus(-1.5, d[2], odd);
+        const vf r2 = plus(-1.5, d[3], even), r3 = plus(-1.5, d[4], d[5] - d[3]);
+        t[0] = r2 - r0;
+        t[1] = r2 + r1;
+        t[2] = r2 - r1;
+        t[3] = plus(0.5, odd, even);
+        t[4] = plus(-2, odd, even);
+        t[5] = r3 - r1;
     } else {
-        const vf a = d[3] - d[1];
-        t[0] = plus(4, d[0] - d[2], times(2, a));
-        t[1] = times(3, plus(-2, d[1], d[3] - d[2]));
-        t[2] = plus(-3, d[2], plus(2, d[1], d[3]));
-        t[3] = times(4, a);
-        t[5] = plus(2, d[1] - d[3], d[4] - d[2]);
+        t[0] = plus(0.5, odd, d[0] - d[2]);
+        t[1] = times(1.5, plus(-2, d[1], d[3] - d[2]));
+        t[2] = plus(-0.5, plus(-3, d[2], d[3]), -d[1]);
+        t[3] = times(2.5, odd);
+        t[5] = plus(-2, odd, d[4] - d[2]);
     }
 }
 
 /* A^T t. */
 INLINE void output_points(int n, const vf t[POINTS], vf y[4]) {
     if (n == 4) {
-        const vf a = t[1] + t[2], b = t[1] - t[2], c = t[3] + t[4], d = t[3] - t[4];
-        y[0] = t[0] + a + c;
-        y[1] = plus(2, d, b);
-        y[2] = plus(4, c, a);
-        y[3] = plus(8, d, b) + t[5];
+        const vf even = t[1] + t[2], odd = t[1] - t[2];
+        y[0] = t[0] + even + (t[3] + t[4]);
+        y[1] = plus(-0.5, t[4], plus(2, t[3], odd));
+        y[2] = plus(0.25, t[4], plus(4, t[3], even));
+        y[3] = plus(-0.125, t[4], plus(8, t[3], odd)) + t[5];
     } else {
         y[0] = t[0] + (t[1] + t[2]) + t[3];
         y[1] = plus(2, t[3], t[1] - t[2]);
@@ -51,13 +52,12 @@ INLINE void output_points(int n, const vf t[POINTS], vf y[4]) {
 /* A y. */
 INLINE void gradient_points(int n, const vf y[4], vf t[POINTS]) {
     if (n == 4) {
-        const vf even = y[0] + y[2], odd = y[1] + y[3], even2 = plus(4, y[2], y[0]);
-        const vf odd2 = times(2, plus(4, y[3], y[1]));
+        const vf even = y[0] + y[2], odd = y[1] + y[3];
         t[0] = y[0];
         t[1] = even + odd;
         t[2] = even - odd;
-        t[3] = even2 + odd2;
-        t[4] = even2 - odd2;
+        t[3] = plus(2, plus(2, plus(2, y[3], y[2]), y[1]), y[0]);
+        t[4] = plus(-0.5, plus(-0.5, plus(-0.5, y[3], y[2]), y[1]), y[0]);
         t[5] = y[3];
     } else {
         const vf even = y[0] + y[2];
@@ -77,14 +77,14 @@ INLINE void input_tile(int high, int wide, const real *const *pixel, int64_t c, 
         for (int i = 0; i < high + 2; i++) d[i] = vload(pixel[i * POINTS + j] + c);
         input_points(high, d, t);
         for (int i = 0; i < POINTS; i++)
-            if (high == 4 || i != MINUS_TWO) half[i][j] = t[i];
+            if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
     }
     for (int i = 0; i < POINTS; i++) {
         vf t[POINTS];
-        if (high == 3 && i == MINUS_TWO) continue;
+        if (high == 3 && i == MINUS_HALF) continue;
         input_points(wide, half[i], t);
         for (int j = 0; j < POINTS; j++)
-            if (wide == 4 || j != MINUS_TWO) vstore(v + (i * POINTS + j) * stride, t[j]);
+            if (wide == 4 || j != MINUS_HALF) vstore(v + (i * POINTS + j) * stride, t[j]);
     }
 }
 
@@ -95,31 +95,67 @@ INLINE void gradient_tile(int high, int wide, const real *const *pixel, int64_t 
         for (int i = 0; i < high; i++) y[i] = vload(pixel[i * POINTS + j] + c);
         gradient_points(high, y, t);
         for (int i = 0; i < POINTS; i++)
-            if (high == 4 || i != MINUS_TWO) half[i][j] = t[i];
+            if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
     }
     for (int i = 0; i < POINTS; i++) {
         vf t[POINTS];
-        if (high == 3 && i == MINUS_TWO) continue;
+        if (high == 3 && i == MINUS_HALF) continue;
         gradient_points(wide, half[i], t);
         for (int j = 0; j < POINTS; j++)
-            if (wide == 4 || j != MINUS_TWO) vstore(m + (i * POINTS + j) * stride, t[j]);
+            if (wide == 4 || j != MINUS_HALF) vstore(m + (i * POINTS + j) * stride, t[j]);
     }
 }
 
-INLINE void output_tile(int high, int wide, const real *m, int64_t stride, vf y[4][4]) {
-    vf half[4][POINTS];
+/* The first pass of A^T m A; the second is output_points of each row. */
+INLINE void output_columns(int high, int wide, const real *m, int64_t stride, vf half[4][POINTS]) {
     for (int j = 0; j < POINTS; j++) {
         vf t[POINTS], s[4];
-        if (wide == 3 && j == MINUS_TWO) continue;
+        if (wide == 3 && j == MINUS_HALF) continue;
         for (int i = 0; i < POINTS; i++)
-            if (high == 4 || i != MINUS_TWO) t[i] = vload(m + (i * POINTS + j) * stride);
+            if (high == 4 || i != MINUS_HALF) t[i] = vload(m + (i * POINTS + j) * stride);
         output_points(high, t, s);
         for (int i = 0; i < high; i++) half[i][j] = s[i];
     }
-    for (int i = 0; i < high; i++) output_points(wide, half[i], y[i]);
+}
+
+/* Where one vector of a tile's outputs goes: dst and residual point at its first pixel. */
+typedef struct sink {
+    vf bias; /* all that the tile's pixels have in common */
+    const real *residual;
+    real *dst;
+    int64_t residual_ld, ld, w; /* reals from pixel to pixel, pixels from row to row */
+    int64_t lanes;              /* channels of this vector */
+    int32_t relu, inside_h, inside_w;
+} sink;
+
+/* `whole`: all pixels and all channels of the vector exist. */
+INLINE void output_tile(int high, int wide, int whole, const real *m, int64_t stride, const sink *s) {
+    vf half[4][POINTS];
+    output_columns(high, wide, m, stride, half);
+    const int rows = whole ? high : s->inside_h, columns = whole ? wide : s->inside_w;
+    for (int i = 0; i < rows; i++) {
+        vf y[4];
+        real *out = s->dst + i * s->w * s->ld;
+        output_points(wide, half[i], y);
+        for (int j = 0; j < wide; j++) y[j] += s->bias;
+        if (s->residual) {
+            const real *in = s->residual + i * s->w * s->residual_ld;
+            for (int j = 0; j < wide && j < columns; j++, in += s->residual_ld)
+                y[j] += whole ? vload(in) : vload_part(in, s->lanes);
+        }
+        if (s->relu)
+            for (int j = 0; j < wide; j++) y[j] = vrelu(y[j]);
+        for (int j = 0; j < wide && j < columns; j++, out += s->ld) {
+            if (whole)
+                vstore(out, y[j]);
+            else
+                vstore_part(out, y[j], s->lanes);
+        }
+    }
 }
 
 typedef void (*map_fn)(const real *const *pixel, int64_t c, real *v, int64_t stride);
+typedef void (*output_fn)(const real *m, int64_t stride, const sink *s);
 
 #define DEFINE_TILE(H, WIDE)                                                                                 \
     static void input_##H##WIDE(const real *const *pixel, int64_t c, real *v, int64_t stride) {              \
@@ -128,8 +164,11 @@ typedef void (*map_fn)(const real *const *pixel, int64_t c, real *v, int64_t str
     static void gradient_##H##WIDE(const real *const *pixel, int64_t c, real *m, int64_t stride) {           \
         gradient_tile(H, WIDE, pixel, c, m, stride);                                                         \
     }                                                                                                        \
-    static void output_##H##WIDE(const real *m, int64_t stride, vf y[4][4]) {                                \
-        output_tile(H, WIDE, m, stride, y);                                                                  \
+    static void output_##H##WIDE(const real *m, int64_t stride, const sink *s) {                             \
+        output_tile(H, WIDE, 1, m, stride, s);                                                               \
+    }                                                                                                        \
+    static void output_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                        \
+        output_tile(H, WIDE, 0, m, stride, s);                                                               \
     }
 
 DEFINE_TILE(3, 4)
@@ -137,9 +176,12 @@ DEFINE_TILE(4, 4)
 DEFINE_TILE(4, 3)
 DEFINE_TILE(3, 3)
 
-/* Indexed by high == 4 and wide == 4. */
+/* Indexed by high == 4 and wide == 4, outputs first by whole. */
 static const map_fn input_table[2][2] = {{input_33, input_34}, {input_43, input_44}};
 static const map_fn gradient_table[2][2] = {{gradient_33, gradient_34}, {gradient_43, gradient_44}};
+static const output_fn output_table[2][2][2] = {
+    {{output_part_33, output_part_34}, {output_part_43, output_part_44}},
+    {{output_33, output_34}, {output_43, output_44}}};
 
 /* Pointers to the rows x columns pixels from (y, x) on; `zeros` for those outside of [0, h) x [0, w). */
 static void find_pixels(const image_map *map, const tile *t, int64_t border, int64_t h, int64_t w,
@@ -198,62 +240,66 @@ void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, 
     }
 }
 
-/* One pixel's vector of n channels from channel c on through the epilogue. */
-INLINE void store_pixel(vf v, vf bias, int64_t image, int64_t pixel, int64_t c, int64_t n,
-                        const DMI_R(dmi_epilogue) * e, real *dst, int64_t ld_dst) {
-    if (e) {
-        v += bias;
-        if (e->image_bias) v += vload_part(e->image_bias + image * e->image_bias_ld + c, n);
-        if (e->residual) v += vload_part(e->residual + pixel * e->residual_ld + c, n);
-        if (e->activation == DMI_ACT_RELU) v = vrelu(v);
+/* Asks for the lines of one row of `count` pixels, ld apart. */
+INLINE void fetch_row(const real *row, int count, int64_t ld, int for_writing) {
+    for (int j = 0; j < count; j++) {
+        if (for_writing)
+            __builtin_prefetch(row + j * ld, 1);
+        else
+            __builtin_prefetch(row + j * ld, 0);
     }
-    vstore_part(dst + pixel * ld_dst + c, v, n);
+}
+
+/* One tile ahead: its products at channel c and the pixels that they will become. */
+INLINE void fetch_output(const tile *t, const real *m, int64_t stride, const sink *s, int64_t c, int64_t h) {
+    const int64_t pixel = (t->image * h + t->y) * s->w + t->x;
+    for (int p = 0; p < POSITIONS; p++) __builtin_prefetch(m + p * stride, 0);
+    for (int i = 0; i < t->inside_h; i++)
+        fetch_row(s->dst + (pixel + i * s->w) * s->ld + c, t->inside_w, s->ld, 1);
 }
 
 void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, const real *m, int64_t stride,
-                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue, real *dst,
+                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * e, real *dst,
                           int64_t ld_dst, int64_t h, int64_t w) {
+    sink s = {.ld = ld_dst, .w = w, .relu = e && e->activation == DMI_ACT_RELU};
+    if (e) s.residual_ld = e->residual_ld;
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const int64_t pixel = (t->image * h + t->y) * w + t->x;
+        const int inside = t->inside_h == t->high && t->inside_w == t->wide;
+        const sink all = {.dst = dst, .ld = ld_dst, .w = w};
+        s.inside_h = t->inside_h;
+        s.inside_w = t->inside_w;
         for (int64_t c = 0; c < channels; c += W) {
-            const real *in = m + i * ld + c;
-            const vf bias =
-                epilogue && epilogue->bias ? vload_part(epilogue->bias + c, channels - c) : vzero();
-            vf y[4][4];
-            if (t->high == 4 && t->wide == 4)
-                output_44(in, stride, y);
-            else if (t->high == 4)
-                output_43(in, stride, y);
-            else if (t->wide == 4)
-                output_34(in, stride, y);
-            else
-                output_33(in, stride, y);
-            for (int row = 0; row < t->inside_h; row++)
-                for (int col = 0; col < t->inside_w; col++)
-                    store_pixel(y[row][col], bias, t->image, pixel + row * w + col, c, channels - c, epilogue,
-                                dst, ld_dst);
+            s.lanes = channels - c;
+            s.dst = dst + pixel * ld_dst + c;
+            s.residual = e && e->residual ? e->residual + pixel * s.residual_ld + c : NULL;
+            s.bias = e && e->bias ? vload_part(e->bias + c, s.lanes) : vzero();
+            if (e && e->image_bias)
+                s.bias += vload_part(e->image_bias + t->image * e->image_bias_ld + c, s.lanes);
+            if (i + 1 < last && c % LINE == 0) fetch_output(t + 1, m + (i + 1) * ld + c, stride, &all, c, h);
+            output_table[inside && s.lanes >= W][t->high == 4][t->wide == 4](m + i * ld + c, stride, &s);
         }
     }
 }
 
 /* G g. */
 INLINE void kernel_points(const vf g[3], vf u[POINTS]) {
-    const vf a = g[0] + g[2], b = times(1.0 / 12, g[1]), c = plus(1.0 / 24, g[0], times(1.0 / 6, g[2]));
-    u[0] = times(1.0 / 4, g[0]);
-    u[1] = times(-1.0 / 6, a + g[1]);
-    u[2] = times(-1.0 / 6, a - g[1]);
-    u[3] = c + b;
-    u[4] = c - b;
+    const vf even = g[0] + g[2];
+    u[0] = g[0];
+    u[1] = times(-1.0 / 3, even + g[1]);
+    u[2] = times(1.0 / 3, even - g[1]);
+    u[3] = times(1.0 / 15, plus(2, plus(2, g[2], g[1]), g[0]));
+    u[4] = times(-16.0 / 15, plus(-0.5, plus(-0.5, g[2], g[1]), g[0]));
     u[5] = g[2];
 }
 
 /* G^T u. */
 INLINE void kernel_gradient_points(const vf u[POINTS], vf g[3]) {
-    const vf a = times(-1.0 / 6, u[1] + u[2]), c = u[3] + u[4];
-    g[0] = plus(1.0 / 4, u[0], plus(1.0 / 24, c, a));
-    g[1] = plus(1.0 / 6, u[2] - u[1], times(1.0 / 12, u[3] - u[4]));
-    g[2] = plus(1.0 / 6, c, a) + u[5];
+    const vf even = times(1.0 / 3, u[2] - u[1]);
+    g[0] = plus(-16.0 / 15, u[4], plus(1.0 / 15, u[3], even)) + u[0];
+    g[1] = plus(8.0 / 15, u[4], plus(2.0 / 15, u[3], times(-1.0 / 3, u[1] + u[2])));
+    g[2] = plus(4.0 / 15, u[3] - u[4], even) + u[5];
 }
 
 void conv_winograd_kernel(const real *g, real *u, int64_t stride) {

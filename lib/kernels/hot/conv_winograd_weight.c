@@ -7,7 +7,7 @@
 enum {
     CHUNK_BYTES = 12 * 1024 * 1024,
     MIN_TILES = 64,
-    MAX_TILES = 256,
+    MAX_TILES = 128, /* of which a register tile's lines fit in a first-level cache */
     PIECE = 4 /* tiles */,
     WANTED_PRODUCTS = 128
 };
@@ -15,14 +15,15 @@ enum {
 typedef struct plan {
     tiling ty, tx;
     int64_t a_c, b_c; /* channels of the padded map a and of the map b; dw is [b][a][9] */
-    int64_t total, tiles, panels, panel_parts, a_ld, v_stride, m_stride;
+    int64_t total, tiles, panels, panel_parts, a_ld, v_stride, m_stride, du_stride;
 } plan;
 
 typedef struct job {
     plan p;
     image_map a, b;
     real *dw, *zeros, *v, *m, *du; /* du[position][panel][a channel][NR] */
-    tile_list list;
+    tile_list list;                /* of the current chunk */
+    int32_t first;                 /* nothing is in du yet */
 } job;
 
 static plan make_plan(const dmi_conv *c) {
@@ -36,8 +37,9 @@ static plan make_plan(const dmi_conv *c) {
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
     p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
     p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, POSITIONS));
-    p.v_stride = p.tiles * p.a_ld + NR;
-    p.m_stride = p.tiles * p.panels * NR + NR;
+    p.v_stride = p.tiles * p.a_ld + LINE;
+    p.m_stride = p.tiles * p.panels * NR + LINE;
+    p.du_stride = p.panels * p.a_c * NR + LINE;
     return p;
 }
 
@@ -47,7 +49,7 @@ static void carve(job *j, bump *b) {
     j->zeros = take_reals(b, imax(p->a_c, p->b_c));
     j->v = take_reals(b, POSITIONS * p->v_stride);
     j->m = take_reals(b, POSITIONS * p->m_stride);
-    j->du = take_reals(b, POSITIONS * p->panels * p->a_c * NR);
+    j->du = take_reals(b, POSITIONS * p->du_stride);
 }
 
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
@@ -75,10 +77,13 @@ static void multiply(void *arg, int64_t block, int32_t worker) {
     (void)worker;
     position_range(&j->list, position, &from, &to);
     const run tiles = {.offset = from * p->a_ld, .count = to - from};
-    for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++)
-        conv_reduce(j->v + position * p->v_stride, p->a_ld, &tiles, 1,
-                    j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c,
-                    j->du + (position * p->panels + i) * p->a_c * NR);
+    for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++) {
+        real *du = j->du + position * p->du_stride + i * p->a_c * NR;
+        if (j->first) memset(du, 0, (size_t)(p->a_c * NR) * sizeof(real));
+        if (from < to)
+            conv_reduce(j->v + position * p->v_stride, p->a_ld, &tiles, 1,
+                        j->m + position * p->m_stride + (i * p->tiles + from) * NR, p->a_c, du);
+    }
 }
 
 /* dw[b][a][9] += G^T du G for some channels of one panel. */
@@ -90,7 +95,7 @@ static void finish(void *arg, int64_t block, int32_t worker) {
     (void)worker;
     for (int64_t a = first; a < last; a++) {
         real dg[9 * NR];
-        conv_winograd_kernel_gradient(j->du + (panel * p->a_c + a) * NR, p->panels * p->a_c * NR, dg);
+        conv_winograd_kernel_gradient(j->du + (panel * p->a_c + a) * NR, p->du_stride, dg);
         for (int64_t k = 0; k < n; k++)
             for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
     }
@@ -107,8 +112,8 @@ void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const real 
     j.b = conv->transposed ? of_x : of_dy;
     carve(&j, &b);
     memset(j.zeros, 0, (size_t)imax(p->a_c, p->b_c) * sizeof(real));
-    memset(j.du, 0, (size_t)(POSITIONS * p->panels * p->a_c * NR) * sizeof(real));
     for (int64_t first = 0; first < p->total; first += p->tiles) {
+        j.first = first == 0;
         list_tiles(&j.list, &p->ty, &p->tx, first, imin(p->tiles, p->total - first));
         dmi_parallel(context, ceil_div(j.list.count, PIECE), transform, &j);
         dmi_parallel(context, POSITIONS * p->panel_parts, multiply, &j);
