@@ -456,13 +456,14 @@ static void transposed_kernels(void **state) {
 }
 
 static void winograd(void **state) {
+    /* Batches large enough for Winograd's weight gradient. */
     static const int64_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 14};
     (void)state;
     for (int i = 0; i < 10; i++)
-        check_all(with_algorithm(conv(3, sizes[i], sizes[9 - i], 8 + i, 19 - i, 3, 1, 1), DMI_CONV_WINOGRAD),
+        check_all(with_algorithm(conv(10, sizes[i], sizes[9 - i], 8 + i, 19 - i, 3, 1, 1), DMI_CONV_WINOGRAD),
                   i % 2);
-    check_all(with_algorithm(conv(2, 6, 6, 1, 3, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
-    check_all(with_algorithm(conv(2, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
+    check_all(with_algorithm(conv(4, 6, 6, 1, 3, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
+    check_all(with_algorithm(conv(4, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
     check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
     check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
     check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0); /* several blocks and chunks */

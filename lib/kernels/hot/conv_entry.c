@@ -4,7 +4,7 @@
 /* Below these sizes the transforms cost more than the multiplications that they save. */
 enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4 };
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
- * transforms. */
+ * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
 
 int conv_is_winograd(const dmi_conv *conv) {
@@ -19,8 +19,7 @@ int conv_is_winograd(const dmi_conv *conv) {
 }
 
 static int weight_is_winograd(const dmi_conv *conv) {
-    return conv_is_winograd(conv) && (conv->algorithm == DMI_CONV_WINOGRAD ||
-                                      conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS);
+    return conv_is_winograd(conv) && conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS;
 }
 
 static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,

@@ -138,7 +138,8 @@ typedef struct run {
 } run;
 
 /* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
- * the rows of b follow each other. There is at least one run and none is empty. The sum is formed from zero and then added to out. */
+ * the rows of b follow each other. There is at least one run and none is empty. The sum is formed from zero
+ * and then added to out. */
 void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
                  int64_t channels, real *out);
 
