@@ -274,7 +274,7 @@ static void given_increments_reproduce_the_paths(void **state) {
 }
 
 static void outputs_are_where_they_were_asked(void **state) {
-    double out[11], times[3] = {0.05, 0.1, 0.37}, wanted[11], some[3];
+    double out[11], times[3] = {0.05, 0.1, 0.37}, wanted[11], some[5];
     dm_sde_solve_options options = solve_options(DM_SDE_METHOD_EULER_MARUYAMA, 0.5, 5);
     dm_tensor asked = view(times, DM_DTYPE_F64, 1, 3, 0, 0), got;
     int64_t count;
