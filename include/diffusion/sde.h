@@ -29,11 +29,12 @@ DM_BEGIN_DECLS
 
 /** What dW multiplies. */
 typedef int32_t dm_sde_noise;
-#define DM_SDE_NOISE_NONE     1 /**< no noise: an ordinary differential equation, m = 0 */
-#define DM_SDE_NOISE_SCALAR   2 /**< one Brownian motion for all components, m = 1, b[d][n] */
-#define DM_SDE_NOISE_DIAGONAL 3 /**< m = d, b_i(x_i,t) multiplies dW_i, b[d][n] */
-#define DM_SDE_NOISE_ADDITIVE 4 /**< b[d][m][n] depends on t alone */
-#define DM_SDE_NOISE_GENERAL  5 /**< b[d][m][n] of x and t */
+#define DM_SDE_NOISE_NONE              1 /**< no noise: an ordinary differential equation, m = 0 */
+#define DM_SDE_NOISE_SCALAR            2 /**< one Brownian motion for all components, m = 1, b[d][n] */
+#define DM_SDE_NOISE_DIAGONAL          3 /**< m = d, b_i(x_i,t) multiplies dW_i, b[d][n] */
+#define DM_SDE_NOISE_ADDITIVE          4 /**< b[d][m][n] depends on t alone */
+#define DM_SDE_NOISE_GENERAL           5 /**< b[d][m][n] of x and t */
+#define DM_SDE_NOISE_DIAGONAL_ADDITIVE 6 /**< m = d, b_i(t) multiplies dW_i, b[d][n] */
 
 /** Meaning of the stochastic integral. */
 typedef int32_t dm_sde_calculus;
@@ -66,8 +67,8 @@ typedef int32_t dm_sde_control;
  *  @param t time
  *  @param n number of paths in the block
  *  @param x [d][n] states, borrowed
- *  @param out [out] drift: [d][n]; diffusion: [d][n] (scalar, diagonal) or [d][m][n] (additive, general);
- *         derivative: [d][n]
+ *  @param out [out] drift: [d][n]; diffusion: [d][n] (scalar, both diagonals) or [d][m][n] (additive,
+ * general); derivative: [d][n]
  *  @param user callback_user of the options
  *  @return 0 on success; anything else stops the solution with CALLBACK
  *  Called on the thread that called dm_sde_solve(), unless parallel_callbacks was set. */
@@ -263,7 +264,7 @@ DM_API dm_status dm_sde_moments(const dm_sde *sde, const dm_tensor *x0, double e
  *  @param t time
  *  @param x f64 [n,d], contiguous
  *  @param drift [out] f64 [n,d], contiguous, or NULL
- *  @param diffusion [out] f64 [n,d] (scalar, diagonal) or [n,d,m], contiguous, or NULL
+ *  @param diffusion [out] f64 [n,d] (scalar, both diagonals) or [n,d,m], contiguous, or NULL
  *  Errors: INVALID_ARGUMENT, SHAPE, DTYPE, CALLBACK, OUT_OF_MEMORY. Threads: any if the callbacks allow it.
  *  Cost: one evaluation. Since: 0.1 */
 DM_API dm_status dm_sde_evaluate(const dm_sde *sde, double t, const dm_tensor *x, dm_tensor *drift,

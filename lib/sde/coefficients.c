@@ -5,15 +5,8 @@
 #include "sde/sde.h"
 
 int64_t dmi_sde_diffusion_size(const dm_sde *sde) {
-    switch (sde->noise) {
-    case DM_SDE_NOISE_NONE:
-        return 0;
-    case DM_SDE_NOISE_SCALAR:
-    case DM_SDE_NOISE_DIAGONAL:
-        return sde->dim;
-    default:
-        return (int64_t)sde->dim * sde->noise_dim;
-    }
+    if (sde->noise == DM_SDE_NOISE_NONE) return 0;
+    return dmi_sde_has_rows(sde) ? sde->dim : (int64_t)sde->dim * sde->noise_dim;
 }
 
 int64_t dmi_sde_find_bad(const double *rows, int64_t count, int64_t n) {
@@ -68,7 +61,7 @@ void dmi_sde_add_noise(const dm_sde *sde, int64_t n, const double *b, const doub
                        double *y) {
     if (sde->noise == DM_SDE_NOISE_NONE) return;
     for (int32_t i = 0; i < sde->dim; i++, y += n) {
-        if (sde->noise == DM_SDE_NOISE_SCALAR || sde->noise == DM_SDE_NOISE_DIAGONAL) {
+        if (dmi_sde_has_rows(sde)) {
             const double *row = dmi_sde_noise_row(sde, n, w, i);
             for (int64_t p = 0; p < n; p++) y[p] += scale * b[p] * row[p];
             b += n;

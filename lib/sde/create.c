@@ -119,7 +119,7 @@ dm_status dm_sde_create_linear(dm_context *context, int32_t dim, double a, doubl
     DM_TRY(expect(1, "a", "a finite number", a));
     DM_TRY(expect(1, "c", "a finite number", c));
     DM_TRY(expect(b >= 0, "b", "a finite number >= 0", b));
-    DM_TRY(create(context, dim, DM_SDE_NOISE_DIAGONAL, dim, correlation, out));
+    DM_TRY(create(context, dim, DM_SDE_NOISE_DIAGONAL_ADDITIVE, dim, correlation, out));
     (*out)->a = a;
     (*out)->c = c;
     (*out)->b = b;
@@ -206,7 +206,7 @@ done:
 }
 
 static dm_status check_options(const dm_sde_options *options) {
-    if (options->noise < DM_SDE_NOISE_NONE || options->noise > DM_SDE_NOISE_GENERAL) {
+    if (options->noise < DM_SDE_NOISE_NONE || options->noise > DM_SDE_NOISE_DIAGONAL_ADDITIVE) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "noise: expected a DM_SDE_NOISE_* value, got %d",
                         (int)options->noise);
     }
@@ -227,14 +227,12 @@ static dm_status check_options(const dm_sde_options *options) {
 /* m, or 0 with the error set. */
 static int32_t noise_dim_of(const dm_sde_options *options) {
     const int32_t given = options->noise_dim;
-    int32_t expected = given;
-    if (options->noise == DM_SDE_NOISE_SCALAR) expected = 1;
-    if (options->noise == DM_SDE_NOISE_DIAGONAL) expected = options->dim;
-    if (options->noise <= DM_SDE_NOISE_DIAGONAL && (given == 0 || given == expected)) return expected;
-    if (options->noise > DM_SDE_NOISE_DIAGONAL && given >= 1 && given <= DIM_MAX) return given;
+    const int is_free = options->noise == DM_SDE_NOISE_ADDITIVE || options->noise == DM_SDE_NOISE_GENERAL;
+    const int32_t fixed = options->noise == DM_SDE_NOISE_SCALAR ? 1 : options->dim;
+    if (is_free && given >= 1 && given <= DIM_MAX) return given;
+    if (!is_free && (given == 0 || given == fixed)) return fixed;
     (void)dmi_fail(DM_ERROR_INVALID_ARGUMENT, "noise_dim: expected %s with %s noise, got %d",
-                   options->noise > DM_SDE_NOISE_DIAGONAL ? "1..2^24" : "0",
-                   dm_sde_noise_name(options->noise), (int)given);
+                   is_free ? "1..2^24" : "0", dm_sde_noise_name(options->noise), (int)given);
     return 0;
 }
 
@@ -246,6 +244,8 @@ dm_status dm_sde_create(dm_context *context, const dm_sde_options *options, dm_s
     if (options == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options: expected a struct, got NULL");
     DM_TRY(dmi_options_read(&read, sizeof read, options, "dm_sde_options"));
     DM_TRY(check_options(&read));
+    if (read.dim < 1)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "dim: expected 1..%d, got %d", DIM_MAX, (int)read.dim);
     if (read.noise != DM_SDE_NOISE_NONE) {
         noise_dim = noise_dim_of(&read);
         if (noise_dim == 0) return DM_ERROR_INVALID_ARGUMENT;

@@ -21,10 +21,6 @@ int dmi_sde_step_euler(dmi_sde_step *step) {
     return 0;
 }
 
-static int is_additive(const dm_sde *sde) {
-    return sde->noise == DM_SDE_NOISE_ADDITIVE || sde->noise == DM_SDE_NOISE_NONE;
-}
-
 /* I(1,1) of Ito, (dW^2 - h)/2, or of Stratonovich, dW^2/2. */
 static double double_integral(const dmi_sde_step *step, double dW) {
     const double h = step->sde->calculus == DM_SDE_ITO ? fabs(step->h) : 0;
@@ -35,7 +31,7 @@ static double double_integral(const dmi_sde_step *step, double dW) {
 int dmi_sde_step_milstein(dmi_sde_step *step) {
     double *bb = step->vectors[1];
     const int64_t n = step->n;
-    if (is_additive(step->sde)) return dmi_sde_step_euler(step);
+    if (dmi_sde_is_additive(step->sde)) return dmi_sde_step_euler(step);
     if (dmi_sde_derivative(step, step->t, step->x, bb) != 0) return -1;
     if (dmi_sde_step_euler(step) != 0) return -1;
     for (int32_t i = 0; i < step->sde->dim; i++) {
@@ -51,7 +47,7 @@ int dmi_sde_step_milstein_free(dmi_sde_step *step) {
     double *a = step->vectors[0], *y = step->vectors[1], *b = step->matrices[0], *b_y = step->matrices[1];
     const int64_t n = step->n, size = dmi_sde_size(step);
     const double root = sqrt(fabs(step->h)), h = step->sde->calculus == DM_SDE_ITO ? step->h : 0;
-    if (is_additive(step->sde)) return dmi_sde_step_euler(step);
+    if (dmi_sde_is_additive(step->sde)) return dmi_sde_step_euler(step);
     if (dmi_sde_drift(step, step->t, step->x, a) != 0) return -1;
     if (dmi_sde_diffusion(step, step->t, step->x, b) != 0) return -1;
     for (int64_t i = 0; i < size; i++) y[i] = step->x[i] + h * a[i] + root * b[i];

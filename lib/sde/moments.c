@@ -84,7 +84,7 @@ dm_status dm_sde_evaluate(const dm_sde *sde, double t, const dm_tensor *x, dm_te
     if (drift != NULL) DM_TRY(dmi_tensor_check_contiguous(drift, "drift", DM_DTYPE_F64, 2, shape));
     if (diffusion != NULL) {
         DM_TRY(dmi_tensor_check_contiguous(diffusion, "diffusion", DM_DTYPE_F64,
-                                           sde->noise >= DM_SDE_NOISE_ADDITIVE ? 3 : 2, shape));
+                                           dmi_sde_has_rows(sde) ? 2 : 3, shape));
     }
     if (n == 0) return DM_OK;
     memory = dmi_alloc_array(sde->context, (size_t)n, (size_t)(d + (size > d ? size : d)) * sizeof(double));

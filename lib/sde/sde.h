@@ -43,6 +43,17 @@ struct dm_sde {
     double *correlation, *cholesky;   /* [m][m], lower triangle; NULL: independent */
 };
 
+/* b does not depend on x, so that Ito and Stratonovich agree. */
+static inline int dmi_sde_is_additive(const dm_sde *sde) {
+    return sde->noise == DM_SDE_NOISE_NONE || sde->noise == DM_SDE_NOISE_ADDITIVE ||
+           sde->noise == DM_SDE_NOISE_DIAGONAL_ADDITIVE;
+}
+
+/* b is [d][n], one number a component; else [d][m][n]. */
+static inline int dmi_sde_has_rows(const dm_sde *sde) {
+    return sde->noise != DM_SDE_NOISE_ADDITIVE && sde->noise != DM_SDE_NOISE_GENERAL;
+}
+
 /* Numbers of b for one path. */
 int64_t dmi_sde_diffusion_size(const dm_sde *sde);
 

@@ -16,8 +16,7 @@ static dm_status invalid(const char *name, const char *expected) {
 static dm_status check_method(const dmi_sde_plan *plan) {
     const dm_sde *sde = plan->sde;
     const dmi_sde_method *method = plan->method;
-    const int additive = sde->noise == DM_SDE_NOISE_NONE || sde->noise == DM_SDE_NOISE_ADDITIVE ||
-                         sde->kind == DMI_SDE_AFFINE; /* Ito and Stratonovich agree */
+    const int additive = dmi_sde_is_additive(sde); /* Ito and Stratonovich agree */
     if ((method->noises >> sde->noise & 1u) == 0) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "method: %s does not fit %s noise", method->name,
                         dm_sde_noise_name(sde->noise));
@@ -61,13 +60,13 @@ static dm_status check_adaptive(const dmi_sde_plan *plan) {
     if (plan->method->order == 0 || plan->method->keeps_state) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "adaptive: %s has no error control", plan->method->name);
     }
-    if (plan->method->order < 1 && plan->sde->noise != DM_SDE_NOISE_ADDITIVE &&
-        plan->sde->kind != DMI_SDE_AFFINE) {
-        return dmi_fail(
-            DM_ERROR_INVALID_ARGUMENT,
-            "adaptive: expected a method of strong order 1, got %s, which with steps that depend on "
-            "the path need not converge (Gaines and Lyons 1997)",
-            plan->method->name);
+    const int commutes = plan->sde->noise != DM_SDE_NOISE_GENERAL || plan->sde->noise_dim == 1;
+    if ((plan->method->order < 1 || !commutes) && !dmi_sde_is_additive(plan->sde)) {
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "adaptive: expected a method of strong order 1, got %s with %s noise, which with "
+                        "steps that depend "
+                        "on the path need not converge (Gaines and Lyons 1997)",
+                        plan->method->name, dm_sde_noise_name(plan->sde->noise));
     }
     if (plan->sde->noise_dim == 0 && options->method != DM_SDE_METHOD_RK45)
         return invalid("adaptive", "rk45 for an equation without noise");
@@ -187,7 +186,8 @@ int dmi_sde_holds_outputs(const dmi_sde_plan *plan) {
 
 /* Paths that a worker's memory holds; the chunk is worked through in such blocks. */
 static int64_t block_paths(const dmi_sde_plan *plan) {
-    return is_path_by_path(plan) ? 1 : plan->chunk;
+    if (is_path_by_path(plan)) return 1;
+    return plan->chunk < plan->num_paths ? plan->chunk : plan->num_paths;
 }
 
 static void choose_chunk(dmi_sde_plan *plan) {

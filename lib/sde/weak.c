@@ -18,7 +18,7 @@ static int drift_part(dmi_sde_step *step, const double *b, double *to) {
     return 0;
 }
 
-/* Scalar and diagonal noise: no noise sees another's. */
+/* One number of b a component: no noise sees another's. */
 static int noise_part(dmi_sde_step *step, const double *b, double *to) {
     const double *y = step->vectors[1];
     double *shifted = step->vectors[3], *up = step->matrices[1], *down = step->matrices[2];
@@ -103,7 +103,7 @@ int dmi_sde_step_platen_weak2(dmi_sde_step *step) {
     if (dmi_sde_drift(step, step->t, step->x, step->vectors[0]) != 0) return -1;
     if (dmi_sde_diffusion(step, step->t, step->x, b) != 0) return -1;
     if (drift_part(step, b, to) != 0) return -1;
-    if (sde->noise == DM_SDE_NOISE_SCALAR || sde->noise == DM_SDE_NOISE_DIAGONAL) {
+    if (dmi_sde_has_rows(sde)) {
         if (noise_part(step, b, to) != 0) return -1;
     } else {
         for (int32_t r = 0; r < sde->noise_dim; r++) {

@@ -276,6 +276,7 @@ _Static_assert(DM_SDE_NOISE_SCALAR == 2, "value");
 _Static_assert(DM_SDE_NOISE_DIAGONAL == 3, "value");
 _Static_assert(DM_SDE_NOISE_ADDITIVE == 4, "value");
 _Static_assert(DM_SDE_NOISE_GENERAL == 5, "value");
+_Static_assert(DM_SDE_NOISE_DIAGONAL_ADDITIVE == 6, "value");
 _Static_assert(DM_SDE_ITO == 1, "value");
 _Static_assert(DM_SDE_STRATONOVICH == 2, "value");
 _Static_assert(DM_SDE_METHOD_EXACT == 1, "value");

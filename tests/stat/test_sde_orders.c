@@ -69,7 +69,7 @@ static dm_sde *host(dm_sde_noise noise, dm_sde_calculus calculus, dm_sde_fn drif
     dm_sde_options_init(&options, sizeof options);
     options.dim = 1;
     options.noise = noise;
-    options.noise_dim = noise >= DM_SDE_NOISE_ADDITIVE ? 1 : 0;
+    options.noise_dim = noise == DM_SDE_NOISE_ADDITIVE ? 1 : 0;
     options.calculus = calculus;
     options.drift = drift;
     options.diffusion = diffusion;
@@ -141,6 +141,9 @@ static void additive_noise(void **state) {
     o.seed = 17;
     o.refine = 10;
     assert_ok(solve_one(sde, 0.3, &o, 1, N, fine));
+    dm_sde *diagonal = host(DM_SDE_NOISE_DIAGONAL_ADDITIVE, DM_SDE_STRATONOVICH, wavy, growing);
+    expect_order("sra1, diagonal", strong_order(diagonal, DM_SDE_METHOD_SRA1, 0.3, fine), 1.35, 2.1);
+    dm_sde_destroy(diagonal);
     expect_order("euler_maruyama", strong_order(sde, DM_SDE_METHOD_EULER_MARUYAMA, 0.3, fine), 0.9, 1.1);
     expect_order("heun", strong_order(sde, DM_SDE_METHOD_HEUN, 0.3, fine), 0.9, 1.2);
     expect_order("sra1", strong_order(sde, DM_SDE_METHOD_SRA1, 0.3, fine), 1.35,

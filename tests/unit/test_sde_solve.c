@@ -60,7 +60,7 @@ static dm_sde *host_sde(dm_context *context, dm_sde_noise noise, dm_sde_calculus
     dm_sde_options_init(&options, sizeof options);
     options.dim = 2;
     options.noise = noise;
-    options.noise_dim = noise >= DM_SDE_NOISE_ADDITIVE ? user->m : 0;
+    options.noise_dim = noise == DM_SDE_NOISE_ADDITIVE || noise == DM_SDE_NOISE_GENERAL ? user->m : 0;
     options.calculus = calculus;
     options.drift = host_drift;
     options.diffusion = noise == DM_SDE_NOISE_NONE ? NULL : host_diffusion;
@@ -603,7 +603,7 @@ static void coefficients_can_be_evaluated(void **state) {
     for (int32_t method = 1; method <= DM_SDE_METHOD_RK45; method++) {
         assert_int_equal(dm_sde_method_from_name(dm_sde_method_name(method)), method);
     }
-    for (int32_t noise = 1; noise <= DM_SDE_NOISE_GENERAL; noise++) {
+    for (int32_t noise = 1; noise <= DM_SDE_NOISE_DIAGONAL_ADDITIVE; noise++) {
         assert_int_equal(dm_sde_noise_from_name(dm_sde_noise_name(noise)), noise);
     }
     assert_string_equal(dm_sde_method_name(0), "unknown");
