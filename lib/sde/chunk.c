@@ -130,6 +130,7 @@ static void draw(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64
     if (plan->given) {
         take_given(plan->options.dW, step, first, n, m, worker->dW);
         if (U != NULL) take_given(plan->options.U, step, first, n, m, U);
+        if (dmi_sde_takes_areas(plan)) take_given(plan->options.A, step, first, n, m * m, worker->A);
         return;
     }
     if ((step & ((INT64_C(1) << refine) - 1)) == 0) {
@@ -150,6 +151,7 @@ static void set_step(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t index, 
     step->x = worker->x;
     step->dW = worker->dW;
     step->U = plan->method->area ? worker->U : NULL;
+    step->A = worker->A;
     step->first_step = index == 0;
     step->draws.index = index;
     if (plan->sde->noise_dim == 0) return;

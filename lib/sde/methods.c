@@ -33,6 +33,8 @@ static const dmi_sde_method methods[] = {
                                       0.5, 0},
     [DM_SDE_METHOD_RK45] = {"rk45", dmi_sde_step_rk45, BIT(DM_SDE_NOISE_NONE), ITO | STRATO, 9, 0, 0, 0, 0, 5,
                             0},
+    [DM_SDE_METHOD_LOG_ODE] = {"log_ode", dmi_sde_step_log_ode, BIT(DM_SDE_NOISE_GENERAL), STRATO, 4, 3, 0, 0,
+                               0, 0, 0},
 };
 
 #define COUNT ((int32_t)(sizeof methods / sizeof methods[0]))

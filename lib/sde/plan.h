@@ -72,7 +72,7 @@ typedef struct dmi_sde_chunk_result {
 typedef struct dmi_sde_worker {
     dmi_sde_step step;
     dmi_brownian walker;
-    double *x, *before, *dW, *U;
+    double *x, *before, *dW, *U, *A;
     double *extra[4]; /* [d][n] */
     double *held;     /* [K][d][chunk]: outputs of paths that run one by one, for the statistics */
     int64_t chunk_first, chunk_paths;
@@ -106,6 +106,8 @@ typedef struct dmi_sde_plan {
  * no output lies within the step. Returns the next k. */
 int64_t dmi_sde_emit(dmi_sde_plan *plan, int64_t worker, int64_t first, int64_t n, int64_t step, int64_t k,
                      void *x, void *before, dm_dtype dtype);
+/* The method takes the caller's Levy areas. */
+int dmi_sde_takes_areas(const dmi_sde_plan *plan);
 /* Outputs of single paths are kept until their chunk is complete. */
 int dmi_sde_holds_outputs(const dmi_sde_plan *plan);
 int dmi_sde_is_cancelled(const dmi_sde_plan *plan);

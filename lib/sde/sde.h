@@ -73,6 +73,7 @@ typedef struct dmi_sde_step {
     double *x;           /* [d][n] in: x(t), out: x(t + h) */
     const double *dW;    /* [m][n] */
     const double *U;     /* [m][n], or NULL when the method does not ask for it */
+    const double *A;     /* [m][m][n], or NULL when the method does not ask for it */
     double *vectors[12]; /* [d][n] scratch, as many as the method's row says */
     double *matrices[4]; /* scratch of diffusion_size n */
     double *jacobian;    /* [d][d][n] scratch, or NULL when the method does not ask for it */
@@ -119,6 +120,7 @@ int dmi_sde_step_srid2(dmi_sde_step *step);
 int dmi_sde_step_platen_weak2(dmi_sde_step *step);
 int dmi_sde_step_drift_implicit(dmi_sde_step *step);
 int dmi_sde_step_rk45(dmi_sde_step *step);
+int dmi_sde_step_log_ode(dmi_sde_step *step);
 
 /* The first path with a number that is not finite, -1: none. rows [count][n]. */
 int64_t dmi_sde_find_bad(const double *rows, int64_t count, int64_t n);

@@ -96,6 +96,15 @@ static int is_real(const dm_tensor *tensor) {
     return tensor->dtype == DM_DTYPE_F32 || tensor->dtype == DM_DTYPE_F64;
 }
 
+static dm_status check_areas(const dmi_sde_plan *plan) {
+    const int64_t m = plan->sde->noise_dim, shape[4] = {plan->grid.steps, plan->num_paths, m, m};
+    if (!dmi_sde_takes_areas(plan)) return DM_OK;
+    if (plan->options.A == NULL || !plan->given)
+        return invalid("dW, A", "increments and Levy areas with log_ode");
+    if (plan->sde->cholesky != NULL) return invalid("method", "another one than log_ode with a correlation");
+    return dmi_tensor_check_contiguous(plan->options.A, "A", DM_DTYPE_F64, 4, shape);
+}
+
 static dm_status check_tensors(const dmi_sde_plan *plan) {
     dm_status status = DM_OK;
     char got[96];
@@ -119,6 +128,7 @@ static dm_status check_tensors(const dmi_sde_plan *plan) {
         DM_TRY(dmi_tensor_check_contiguous(plan->options.dW, "dW", DM_DTYPE_F64, 3, noise));
     if (plan->options.U != NULL)
         DM_TRY(dmi_tensor_check_contiguous(plan->options.U, "U", DM_DTYPE_F64, 3, noise));
+    DM_TRY(check_areas(plan));
     if (plan->options.U != NULL && plan->options.dW == NULL) return invalid("U", "NULL without dW");
     if (plan->given && plan->method->area && m > 0 && plan->options.U == NULL) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
@@ -173,11 +183,15 @@ static int64_t path_size(const dmi_sde_plan *plan) {
     const int64_t d = sde->dim, m = sde->noise_dim;
     if (plan->fused) return 3 * d;
     return d * (6 + plan->method->vectors) + 2 * m + plan->method->matrices * dmi_sde_diffusion_size(sde) +
-           (plan->method->jacobian ? d * d : 0);
+           (plan->method->jacobian ? d * d : 0) + (dmi_sde_takes_areas(plan) ? m * m : 0);
 }
 
 static int is_path_by_path(const dmi_sde_plan *plan) {
     return plan->options.adaptive && plan->options.control == DM_SDE_CONTROL_PATH;
+}
+
+int dmi_sde_takes_areas(const dmi_sde_plan *plan) {
+    return plan->options.method == DM_SDE_METHOD_LOG_ODE;
 }
 
 int dmi_sde_holds_outputs(const dmi_sde_plan *plan) {
@@ -221,6 +235,7 @@ static size_t lay_out(dmi_sde_plan *plan, dmi_sde_worker *worker, double *memory
     for (int i = 1; i < 4; i++) TAKE(extra[i], d);
     TAKE(dW, m);
     TAKE(U, m);
+    if (dmi_sde_takes_areas(plan)) TAKE(A, m * (size_t)sde->noise_dim);
     if (dmi_sde_holds_outputs(plan))
         TAKE(held, (size_t)plan->grid.outputs * (size_t)sde->dim * (size_t)plan->chunk);
     for (int i = 0; i < plan->method->vectors; i++) TAKE(step.vectors[i], d);

@@ -121,7 +121,7 @@ _Static_assert(offsetof(dm_sde_options, derivative) == 40, "derivative");
 _Static_assert(offsetof(dm_sde_options, callback_user) == 48, "callback_user");
 _Static_assert(offsetof(dm_sde_options, correlation) == 56, "correlation");
 
-_Static_assert(sizeof(dm_sde_solve_options) >= 184, "dm_sde_solve_options");
+_Static_assert(sizeof(dm_sde_solve_options) >= 192, "dm_sde_solve_options");
 _Static_assert(offsetof(dm_sde_solve_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sde_solve_options, method) == 4, "method");
 _Static_assert(offsetof(dm_sde_solve_options, t0) == 8, "t0");
@@ -149,6 +149,7 @@ _Static_assert(offsetof(dm_sde_solve_options, max_steps) == 152, "max_steps");
 _Static_assert(offsetof(dm_sde_solve_options, progress) == 160, "progress");
 _Static_assert(offsetof(dm_sde_solve_options, progress_user) == 168, "progress_user");
 _Static_assert(offsetof(dm_sde_solve_options, cancel) == 176, "cancel");
+_Static_assert(offsetof(dm_sde_solve_options, A) == 184, "A");
 
 _Static_assert(sizeof(dm_sde_statistics) >= 80, "dm_sde_statistics");
 _Static_assert(offsetof(dm_sde_statistics, struct_size) == 0, "struct_size");
@@ -293,6 +294,7 @@ _Static_assert(DM_SDE_METHOD_SRID2 == 11, "value");
 _Static_assert(DM_SDE_METHOD_PLATEN_WEAK2 == 12, "value");
 _Static_assert(DM_SDE_METHOD_DRIFT_IMPLICIT == 13, "value");
 _Static_assert(DM_SDE_METHOD_RK45 == 14, "value");
+_Static_assert(DM_SDE_METHOD_LOG_ODE == 15, "value");
 _Static_assert(DM_SDE_CONTROL_PATH == 1, "value");
 _Static_assert(DM_SDE_CONTROL_ENSEMBLE == 2, "value");
 _Static_assert(DM_TENSOR_MAX_RANK == 8, "value");

@@ -582,6 +582,54 @@ static void implicit_steps_are_stable(void **state) {
     dm_sde_destroy(sde);
 }
 
+/* b_0 = (x_1, 0), b_1 = (0, x_0): with dW = 0 and A_01 = -A_10 = alpha, a step is the midpoint rule of
+ * dx/ds = alpha C x, C = B_1 B_0 - B_0 B_1 = diag(-1, 1). */
+static int32_t shears(double t, int64_t n, const double *x, double *out, void *user) {
+    (void)t;
+    (void)user;
+    for (int64_t p = 0; p < n; p++) {
+        out[p] = x[n + p];
+        out[n + p] = out[2 * n + p] = 0;
+        out[3 * n + p] = x[p];
+    }
+    return 0;
+}
+
+static int32_t no_drift(double t, int64_t n, const double *x, double *out, void *user) {
+    (void)t;
+    (void)x;
+    (void)user;
+    for (int64_t i = 0; i < 2 * n; i++) out[i] = 0;
+    return 0;
+}
+
+static void log_ode_follows_the_brackets(void **state) {
+    const double x0[2] = {3, -2}, dW[2] = {0, 0}, A[2][2] = {{0, 0.25}, {-0.25, 0}};
+    double out[2];
+    dm_tensor starts = view(x0, DM_DTYPE_F64, 1, 2, 0, 0), paths = view(out, DM_DTYPE_F64, 3, 1, 1, 2);
+    dm_tensor w = view(dW, DM_DTYPE_F64, 3, 1, 1, 2), areas;
+    const int64_t shape[4] = {1, 1, 2, 2};
+    dm_sde_options options;
+    dm_sde *sde;
+    (void)state;
+    dmi_tensor_view(&areas, (void *)(uintptr_t)A, DM_DTYPE_F64, 4, shape);
+    dm_sde_options_init(&options, sizeof options);
+    options.dim = options.noise_dim = 2;
+    options.noise = DM_SDE_NOISE_GENERAL;
+    options.calculus = DM_SDE_STRATONOVICH;
+    options.drift = no_drift;
+    options.diffusion = shears;
+    assert_ok(dm_sde_create(NULL, &options, &sde));
+    dm_sde_solve_options o = solve_options(DM_SDE_METHOD_LOG_ODE, 1, 1);
+    o.dW = &w;
+    assert_int_equal(dm_sde_solve(sde, &starts, &o, &paths, NULL, NULL), DM_ERROR_INVALID_ARGUMENT);
+    o.A = &areas;
+    assert_ok(dm_sde_solve(sde, &starts, &o, &paths, NULL, NULL));
+    assert_true(fabs(out[0] - 3 * (1 - 0.25 + 0.25 * 0.25 / 2)) < 1e-9);
+    assert_true(fabs(out[1] + 2 * (1 + 0.25 + 0.25 * 0.25 / 2)) < 1e-9);
+    dm_sde_destroy(sde);
+}
+
 static void coefficients_can_be_evaluated(void **state) {
     const double x[3][2] = {{1, 2}, {3, 4}, {5, 6}};
     double drift[3][2], diffusion[3][2][2], mean[2];
@@ -600,7 +648,7 @@ static void coefficients_can_be_evaluated(void **state) {
     assert_ok(dm_sde_moments(sde, &x0, 1, &m, NULL));
     assert_true(fabs(mean[0] - 3 * exp(0.1)) < 1e-14 && fabs(mean[1] - (0.5 + 3.5 * exp(-2))) < 1e-14);
     dm_sde_destroy(sde);
-    for (int32_t method = 1; method <= DM_SDE_METHOD_RK45; method++) {
+    for (int32_t method = 1; method <= DM_SDE_METHOD_LOG_ODE; method++) {
         assert_int_equal(dm_sde_method_from_name(dm_sde_method_name(method)), method);
     }
     for (int32_t noise = 1; noise <= DM_SDE_NOISE_DIAGONAL_ADDITIVE; noise++) {
@@ -643,6 +691,7 @@ int main(void) {
         cmocka_unit_test(rk45_solves_a_rotation),
         cmocka_unit_test(adaptive_steps_follow_the_path),
         cmocka_unit_test(implicit_steps_are_stable),
+        cmocka_unit_test(log_ode_follows_the_brackets),
         cmocka_unit_test(coefficients_can_be_evaluated),
         cmocka_unit_test(steps_allocate_nothing),
     };
