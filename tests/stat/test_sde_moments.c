@@ -84,10 +84,10 @@ static void lecture_drift(void **state) {
         expect_moments("drift, exact", exact, N, 27.1828183, 31.9452805);
         for (int i = 0; i < N; i++) exact[i] -= em[i];
         const sample s = measure(exact, N);
-        /* f32 adds a rounding of up to 2^-24 27 a step with no fixed sign: at most 1e-4 in the mean */
+        /* f32: allows the mean of 1000 roundings of 27 to be 1e-5 off */
         expect("drift, exact less Euler-Maruyama", s.mean, 27.1828183 - 27.1692393,
-               s.mean_error + (dtype == DM_DTYPE_F32 ? 2.5e-5 : 0), 4);
-        assert_true(s.mean_error < 1e-4);
+               s.mean_error + (dtype == DM_DTYPE_F32 ? 1e-5 : 0), 4);
+        assert_true(s.mean_error < 2e-5);
     }
     dm_sde_destroy(sde);
     free(em);
@@ -213,8 +213,9 @@ static void black_scholes_call(void **state) {
     free(x);
 }
 
-/* A call under Heston's model by Euler-Maruyama with full truncation in 200 steps, whose bias is small beside
- * the standard error of 0.02: 3 standard errors. Antithetic pairs are averaged before the error is taken. */
+/* A call under Heston's model by Euler-Maruyama with full truncation in 200 steps, whose bias (0.005 +- 0.008
+ * against 1600 steps on the same 60 000 paths) is small beside the standard error of 0.02: 3 standard errors.
+ * Antithetic pairs are averaged before the error is taken. */
 static void heston_call(void **state) {
     enum { PAIRS = 80000 };
     const double x0[2] = {100, 0.0175};
@@ -233,7 +234,7 @@ static void heston_call(void **state) {
     expect("Heston call", s.mean, 5.785155, s.mean_error, 3);
     for (int i = 0; i < PAIRS; i++) payoff[i] = x[4 * i + 1];
     const sample v = measure(payoff, PAIRS);
-    /* the truncated scheme's mean of v is not exact: 5 % of theta */
+    /* full truncation alters the mean of v a little: 5 % of theta are allowed */
     expect("Heston variance", v.mean, 0.0398 + (0.0175 - 0.0398) * exp(-1.5768), 0.002, 1);
     dm_sde_destroy(sde);
     free(x);
