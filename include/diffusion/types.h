@@ -53,6 +53,7 @@ typedef struct dm_optimizer dm_optimizer; /**< Adam and friends: trainer.h */
 typedef struct dm_dataset dm_dataset;     /**< source of training batches: trainer.h */
 typedef struct dm_trainer dm_trainer;     /**< training loop: trainer.h */
 typedef struct dm_sampler dm_sampler;     /**< sampling loop: sampler.h */
+typedef struct dm_sde dm_sde;             /**< stochastic differential equation: sde.h */
 
 DM_END_DECLS
 

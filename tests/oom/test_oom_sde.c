@@ -1,0 +1,145 @@
+/* The 1st, 2nd, 3rd, ... allocation of a simulation fails until it succeeds: each time there is a status and
+ * nothing leaks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "diffusion.h"
+
+typedef struct failing_allocator {
+    int64_t calls, fail_at, live;
+} failing_allocator;
+
+static void *failing_alloc(uint64_t bytes, uint64_t alignment, void *user) {
+    failing_allocator *a = user;
+    if (++a->calls == a->fail_at) return NULL;
+    void *memory =
+        aligned_alloc((size_t)alignment, (size_t)((bytes + alignment - 1) / alignment * alignment));
+    if (memory) a->live++;
+    return memory;
+}
+
+static void failing_free(void *pointer, uint64_t bytes, void *user) {
+    failing_allocator *a = user;
+    (void)bytes;
+    if (pointer) a->live--;
+    free(pointer);
+}
+
+typedef dm_status (*road)(dm_context *context);
+
+static void sweep(road walk, int64_t at_least) {
+    for (int64_t fail_at = 1;; fail_at++) {
+        failing_allocator a = {.fail_at = fail_at};
+        dm_context_options options;
+        dm_context *context = NULL;
+        dm_context_options_init(&options, sizeof options);
+        options.num_threads = 1;
+        options.alloc = failing_alloc;
+        options.free = failing_free;
+        options.alloc_user = &a;
+        dm_status status = dm_context_create(&options, &context);
+        if (status == DM_OK) status = walk(context);
+        dm_context_destroy(context);
+        if (a.live != 0) fail_msg("allocation %d failed: %d blocks leaked", (int)fail_at, (int)a.live);
+        if (a.calls < fail_at) {
+            assert_int_equal(status, DM_OK);
+            assert_true(fail_at > at_least);
+            return;
+        }
+        if (status != DM_ERROR_OUT_OF_MEMORY)
+            fail_msg("allocation %d failed: status %s", (int)fail_at, dm_status_name(status));
+    }
+}
+
+/* Correlated paths with every statistic, then their moments. */
+static dm_status walk_ensemble(dm_context *context) {
+    double rho[4] = {1, 0.5, 0.5, 1}, x0[2] = {1, 2}, p[2] = {0.1, 0.9};
+    const int64_t two[3] = {2, 2, 2}, paths_shape[3] = {3, 100, 2}, by_time[3] = {3, 2, 2},
+                  bins_shape[3] = {3, 2, 16};
+    dm_tensor *correlation = NULL, *start = NULL, *paths = NULL, *covariance = NULL, *bins = NULL;
+    dm_tensor *quantiles = NULL, *wanted = NULL;
+    dm_sde *sde = NULL;
+    dm_sde_statistics statistics;
+    dm_sde_solve_options how;
+    dm_status status;
+    dm_sde_statistics_init(&statistics, sizeof statistics);
+    dm_sde_solve_options_init(&how, sizeof how);
+    how.method = DM_SDE_METHOD_MILSTEIN;
+    how.steps = 4;
+    how.refine = 2;
+    how.output_every = 8;
+    statistics.bins = 16;
+    status = dm_tensor_wrap(context, rho, DM_DTYPE_F64, 2, two, NULL, &correlation);
+    if (status == DM_OK) status = dm_tensor_wrap(context, x0, DM_DTYPE_F64, 1, two, NULL, &start);
+    if (status == DM_OK) status = dm_tensor_wrap(context, p, DM_DTYPE_F64, 1, two, NULL, &wanted);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 3, paths_shape, &paths);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 3, by_time, &covariance);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 3, by_time, &quantiles);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_I64, 3, bins_shape, &bins);
+    statistics.covariance = covariance;
+    statistics.histogram = bins;
+    statistics.quantiles = quantiles;
+    statistics.probabilities = wanted;
+    if (status == DM_OK) status = dm_sde_create_geometric(context, 2, 0.1, 0.2, correlation, &sde);
+    if (status == DM_OK) status = dm_sde_solve(sde, start, &how, paths, &statistics, NULL);
+    if (status == DM_OK) status = dm_sde_moments(sde, start, 1, start, correlation);
+    dm_sde_destroy(sde);
+    dm_tensor_destroy(correlation);
+    dm_tensor_destroy(start);
+    dm_tensor_destroy(wanted);
+    dm_tensor_destroy(paths);
+    dm_tensor_destroy(covariance);
+    dm_tensor_destroy(quantiles);
+    dm_tensor_destroy(bins);
+    return status;
+}
+
+/* Adaptive steps with statistics, and the noise alone. */
+static dm_status walk_adaptive(dm_context *context) {
+    double x0 = 0.06;
+    const int64_t one[2] = {1, 1}, noise_shape[3] = {4, 10, 1};
+    dm_tensor *start = NULL, *mean = NULL, *dW = NULL;
+    dm_sde *sde = NULL;
+    dm_sde_statistics statistics;
+    dm_sde_solve_options how;
+    dm_status status;
+    dm_sde_statistics_init(&statistics, sizeof statistics);
+    dm_sde_solve_options_init(&how, sizeof how);
+    how.method = DM_SDE_METHOD_MILSTEIN;
+    how.steps = 4;
+    how.adaptive = 1;
+    how.num_paths = 10;
+    status = dm_tensor_wrap(context, &x0, DM_DTYPE_F64, 1, one, NULL, &start);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 2, one, &mean);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 3, noise_shape, &dW);
+    statistics.mean = mean;
+    if (status == DM_OK) status = dm_sde_create_cir(context, 1.5, 0.04, 0.3, &sde);
+    if (status == DM_OK) status = dm_sde_solve(sde, start, &how, NULL, &statistics, NULL);
+    if (status == DM_OK) status = dm_sde_brownian(context, &how, NULL, dW, NULL);
+    dm_sde_destroy(sde);
+    dm_tensor_destroy(start);
+    dm_tensor_destroy(mean);
+    dm_tensor_destroy(dW);
+    return status;
+}
+
+static void ensembles_survive(void **state) {
+    (void)state;
+    sweep(walk_ensemble, 20);
+}
+
+static void adaptive_runs_survive(void **state) {
+    (void)state;
+    sweep(walk_adaptive, 10);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ensembles_survive),
+                                       cmocka_unit_test(adaptive_runs_survive)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
