@@ -1,13 +1,13 @@
 /* From data to pictures in a few minutes on a small computer: `sh examples/quickstart.sh` builds and runs
  * this.
  *
- * A compact UNet of the lecture's shape is told the timestep and the class, and learns to predict the noise
- * in images (Ho et al. 2020, algorithm 1). Then DDIM (Song et al. 2021, equation 12) with classifier-free
- * guidance (Ho and Salimans 2022) generates a row of images for each class from the averaged weights.
+ * A compact UNet of the lecture's shape is told the timestep and the class, and learns v = sqrt(alpha_bar)
+ * eps - sqrt(1 - alpha_bar) x0 of noised images (Ho et al. 2020, algorithm 1; Salimans and Ho 2022). Then
+ * DDIM (Song et al. 2021, equation 12) generates a row of images for each class from the averaged weights;
+ * --guidance strengthens the class (Ho and Salimans 2022).
  *
- * The number of steps is fixed, so that the result is the same everywhere; a computer that is too slow for
- * them in
- * --minutes does fewer, and its learning rate falls accordingly faster. */
+ * A computer that is too slow for --steps in --minutes does fewer, and its learning rate falls accordingly
+ * faster. */
 #include <diffusion.h>
 #include <inttypes.h>
 #include <math.h>
@@ -40,19 +40,19 @@ static struct {
 } o = {.data = DEFAULT_DATA,
        .out = "out",
        .minutes = 4.0,
-       .steps = 2000,
-       .warmup = 100,
-       .batch = 32,
+       .steps = 4000,
+       .warmup = 200,
+       .batch = 16,
        .count = 10,
        .sampling_steps = 50,
        .middle = 1,
        .groups = 8,
        .lr = 2e-3,
-       .ema = 0.995,
+       .ema = 0.997,
        .clip = 1.0,
        .weight_decay = 0.01,
        .label_dropout = 0.1,
-       .guidance = 1.5,
+       .guidance = 1.0,
        .channels = {3, {32, 64, 96}},
        .skip = "concat",
        .prediction = "v_prediction",
