@@ -110,8 +110,8 @@ typedef struct dm_sde_solve_options {
     const dm_tensor *times; /**< f64 [N+1], strictly monotone: the base grid in place of t0, t1, dt, steps */
     int32_t refine;         /**< 0..20: every step is halved this often, on the same Brownian path */
     dm_dtype dtype;         /**< DM_DTYPE_F64 (default), or F32: Brownian, linear and geometric processes of
-                                 independent noise compute exact and Euler-Maruyama steps in f32, about twice as
-                                 fast; everything else computes in f64 in any case */
+                                 independent noise compute exact and Euler-Maruyama steps in f32, a tenth faster
+                                 (the noise is f32 in both); everything else computes in f64 in any case */
     uint64_t seed;          /**< see the head of this file; default 0 */
     uint64_t stream;        /**< see the head of this file; default 0 */
     int64_t num_paths;      /**< P; 0: what x0 or the output tensor says; 1..2^32 - first_path */

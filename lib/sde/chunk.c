@@ -214,6 +214,15 @@ void dmi_sde_fused_step(const dm_sde *sde, int exact, double h, dmi_fused *fused
     }
 }
 
+/* Path-steps between two looks at `cancel`, some milliseconds of work. */
+#define FUSED_PIECE (INT64_C(1) << 22)
+
+/* Steps `at` .. `to` - 1 of d n states end here or earlier; whole blocks of four normals. */
+static int64_t piece_end(int64_t at, int64_t to, int64_t size) {
+    const int64_t steps = (FUSED_PIECE / size + 4) & ~INT64_C(3);
+    return to - at <= steps ? to : at + steps - at % 4;
+}
+
 static void narrow(const double *x, int64_t size, float *out) {
     for (int64_t i = 0; i < size; i++) out[i] = (float)x[i];
 }
@@ -279,8 +288,8 @@ void dmi_sde_run_fused(dmi_sde_plan *plan, int64_t worker_number, int64_t first,
         memcpy(x, worker->before, bytes);
     }
     for (int64_t k = 0, at = 0; k < plan->grid.outputs;) {
-        const int64_t to = plan->output_step[k];
-        const int64_t whole = plan->output_fraction[k] < 1 ? to - 1 : to;
+        const int64_t next = plan->output_step[k], to = piece_end(at, next, d * n);
+        const int64_t whole = to == next && plan->output_fraction[k] < 1 ? to - 1 : to;
         result->step = at;
         if (dmi_sde_is_cancelled(plan)) {
             dmi_sde_fail(result, DM_ERROR_CANCELLED, -1, "cancel");
@@ -296,7 +305,7 @@ void dmi_sde_run_fused(dmi_sde_plan *plan, int64_t worker_number, int64_t first,
             return;
         }
         result->steps += n * (to - at);
-        k = dmi_sde_emit(plan, worker_number, first, n, to, k, x, worker->before, dtype);
+        if (to == next) k = dmi_sde_emit(plan, worker_number, first, n, to, k, x, worker->before, dtype);
         at = to;
     }
 }

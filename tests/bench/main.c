@@ -20,7 +20,7 @@ static const char usage[] =
     "  sample           DDIM: latency of one image, and a batch\n"
     "  optimizer        one update of all weights\n"
     "  startup          fresh processes: to the open library, the first tensor, the first image\n"
-    "  sde              simulation, where the library has it\n"
+    "  sde              paths of Brownian motion, drift and geometric Brownian motion; normal numbers\n"
     "  sgemm            the BLAS's matrix product, which the others' rates are compared to\n"
     "\n"
     "  --threads N      of the library and of its BLAS (default: one a processor)\n"

@@ -120,5 +120,6 @@ void golden_layers(golden *g);
 void golden_optim(golden *g);
 void golden_train(golden *g);
 void golden_net(golden *g);
+void golden_torchsde(golden *g);
 
 #endif

@@ -22,7 +22,8 @@ for net in lecture compact; do
     check 3 times startup --net $net
 done
 check 1 sgemm sgemm
-check 1 sde sde
+check 16 sde sde # three processes and normals, f32 and f64, on one thread and two
+for name in brownian drift geometric normals increments; do grep -q "\"sde $name\"" "$work/out"; done
 
 # DM_CONV reaches the sessions.
 (export DM_CONV=direct; check 1 flops unet-infer)

@@ -21,6 +21,7 @@ CUT = {
     "samplers_ddim": r"ddim/(epsilon-eta0|sample-eta0\.5|clip-eta1|clip-useclipped-eta0\.5|v_prediction-eta1"
                      r"|linspace|sd|zsnr-v-trailing)(/|$)",
     "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$",
+    "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
     "train_lecture_unet": r"(x0|eps|t|xt|setup)$|init/|(adamw_clip|sgd_momentum)(/|$)",
 }
 WHOLE = ["optim.safetensors", "net_lecture_unet.weights.safetensors"] + [
