@@ -17,7 +17,7 @@ static const struct {
     {"schedules", "", golden_schedules}, {"samplers_", "", golden_samplers},
     {"layers", "", golden_layers},       {"optim", "", golden_optim},
     {"train_", "", golden_train},        {"gaussian_diffusion", "", golden_diffusion},
-    {"net_", ".io", golden_net},
+    {"net_", ".io", golden_net},         {"score_sde", "", golden_score_sde},
 };
 enum { NUM_KINDS = sizeof kinds / sizeof kinds[0] };
 
