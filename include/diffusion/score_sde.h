@@ -234,6 +234,20 @@ DM_API dm_status dm_sde_log_likelihood(const dm_sde *flow, const dm_tensor *x,
                                        const dm_sde_likelihood_options *options, dm_tensor *log_density,
                                        dm_tensor *bits_per_dim, dm_tensor *latent);
 
+/** Denoising score matching, SDE eq. 7: for x = m x0 + s z, |s score(x, t) + z|^2 / 2 of each row, lambda(t)
+ * = s^2; or g^2/s^2 times that, lambda(t) = g^2, whose mean bounds the likelihood (Song, Durkan, Murray and
+ * Ermon, "Maximum Likelihood Training of Score-Based Diffusion Models", NeurIPS 2021, eq. 7).
+ *  @param reverse from dm_sde_create_reverse() or dm_sde_create_reverse_net()
+ *  @param x0 f64 [P,d], contiguous: data
+ *  @param t f64 [P], contiguous, 0 < t <= T
+ *  @param noise f64 [P,d], contiguous: z
+ *  @param likelihood_weighting 0 or 1
+ *  @param loss [out] f64 [P], contiguous
+ *  Errors: INVALID_ARGUMENT, SHAPE, DTYPE, UNSUPPORTED, CALLBACK, OUT_OF_MEMORY; loss is left as it was.
+ *  Threads: const handle: any, if the score allows it. Cost: P scores of one path. Since: 0.1 */
+DM_API dm_status dm_sde_score_loss(const dm_sde *reverse, const dm_tensor *x0, const dm_tensor *t,
+                                   const dm_tensor *noise, int32_t likelihood_weighting, dm_tensor *loss);
+
 DM_END_DECLS
 
 #endif

@@ -30,6 +30,10 @@ dm_status dmi_score_check(const dm_sde *sde, const char *name);
 double dmi_score_prior_log_density(const dmi_score_process *process, int64_t d, const double *x,
                                    int64_t stride);
 
+/* The score of a block. A score of this library says itself why it failed. */
+dm_status dmi_score_evaluate(const dmi_score_process *process, double t, int64_t n, const double *x,
+                             double *out);
+
 /* dm_sde_create_reverse() with a function that destroys score_user with the process, not on failure. */
 dm_status dmi_score_create_reverse(dm_context *context, const dm_sde *forward, dm_sde_fn score, void *user,
                                    void (*destroy)(void *user), const dm_sde_reverse_options *options,

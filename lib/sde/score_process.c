@@ -243,9 +243,7 @@ dm_status dm_sde_discretize(const dm_sde *sde, int64_t steps, double t, const dm
         if (blocks == NULL) return DM_ERROR_OUT_OF_MEMORY;
         for (int64_t p = 0; p < n; p++)
             for (int64_t i = 0; i < d; i++) blocks[i * n + p] = rows[p * d + i];
-        const int32_t code = sde->score.score(t, n, blocks, blocks + n * d, sde->score.user);
-        if (code != 0)
-            DM_TRY(dmi_fail(DM_ERROR_CALLBACK, "score: expected 0 from the callback, got %d", (int)code));
+        DM_TRY(dmi_score_evaluate(&sde->score, t, n, blocks, blocks + n * d));
     }
     for (int64_t p = 0; p < n; p++) {
         for (int64_t i = 0; i < d; i++) {
@@ -255,6 +253,6 @@ dm_status dm_sde_discretize(const dm_sde *sde, int64_t steps, double t, const dm
     }
     if (G != NULL) *G = sde->noise == DM_SDE_NOISE_NONE ? 0 : sqrt(level.variance);
 done:
-    dmi_free(sde == NULL ? NULL : sde->context, blocks);
+    if (blocks != NULL) dmi_free(sde->context, blocks);
     return status;
 }

@@ -153,11 +153,8 @@ static dm_status check_finite(const run *r, const double *rows, const char *what
 }
 
 static dm_status evaluate(run *r, double t, int64_t step) {
-    const int32_t code = r->process->score(t, r->n, r->x, r->score, r->process->user);
-    if (code != 0)
-        return dmi_fail(DM_ERROR_CALLBACK, "score: expected 0 from the callback in step %lld, got %d",
-                        (long long)step, (int)code);
-    return check_finite(r, r->score, "score", step);
+    const dm_status status = dmi_score_evaluate(r->process, t, r->n, r->x, r->score);
+    return status != DM_OK ? status : check_finite(r, r->score, "score", step);
 }
 
 static void move(run *r, double a, double b, double c) {

@@ -499,6 +499,7 @@ dm_status dm_sde_create_reverse(dm_context *context, const dm_sde *forward, dm_s
 dm_status dm_sde_create_reverse_net(dm_context *context, const dm_sde *forward, const dm_net *net, const dm_sde_net_options *options, dm_sde **out);
 dm_status dm_sde_sample(const dm_sde *reverse, const dm_sde_sample_options *options, dm_tensor *out);
 dm_status dm_sde_log_likelihood(const dm_sde *flow, const dm_tensor *x, const dm_sde_likelihood_options *options, dm_tensor *log_density, dm_tensor *bits_per_dim, dm_tensor *latent);
+dm_status dm_sde_score_loss(const dm_sde *reverse, const dm_tensor *x0, const dm_tensor *t, const dm_tensor *noise, int32_t likelihood_weighting, dm_tensor *loss);
 void dm_sde_options_init(dm_sde_options *options, uint32_t struct_size);
 void dm_sde_solve_options_init(dm_sde_solve_options *options, uint32_t struct_size);
 void dm_sde_statistics_init(dm_sde_statistics *statistics, uint32_t struct_size);

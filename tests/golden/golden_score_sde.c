@@ -321,14 +321,65 @@ static void check_likelihood(golden *g, const char *name) {
     dm_sde_destroy(c.forward);
 }
 
+/* ---- loss/P-lwL-meanM: L: weighted for the likelihood, M: mean over a row's numbers, not half their sum
+ * ---- */
+
+static void check_loss(golden *g, const char *rest, const cJSON *json) {
+    static const char *const keys[] = {"batch", "model", "t", NULL};
+    char name[GOLDEN_NAME];
+    int weighted = -1, mean = -1;
+    golden_array x, u, z, expected;
+    score_case c = {.g = g};
+    dm_sde *reverse = NULL;
+    process_name(rest, name);
+    c.is_exploding = strcmp(name, "ve") == 0;
+    if (!golden_only_keys(g, json, keys)) return;
+    if (sscanf(rest + strlen(name), "-lw%d-mean%d", &weighted, &mean) != 2 ||
+        strcmp(golden_text(json, "model", ""), "tanh") != 0 ||
+        strcmp(golden_text(json, "t", ""), "u*(1-1e-5)+1e-5") != 0)
+        golden_unsupported(g, "loss");
+    if (golden_stopped(g) || !golden_get(g, &x, "%s", golden_text(json, "batch", "")) ||
+        !golden_get(g, &u, "%s/u", g->label) || !golden_get(g, &z, "%s/z", g->label) ||
+        !golden_get(g, &expected, "%s/loss", g->label))
+        return;
+    const int64_t shape[2] = {x.shape[0], x.n / x.shape[0]};
+    for (int64_t p = 0; p < u.n; p++) u.values[p] = u.values[p] * (1 - 1e-5) + 1e-5;
+    dm_tensor data = golden_tensor_as(g, DM_DTYPE_F64, &x, 2, shape);
+    dm_tensor noise = golden_tensor_as(g, DM_DTYPE_F64, &z, 2, shape);
+    dm_tensor t = golden_tensor_of(g, DM_DTYPE_F64, &u), loss = golden_tensor(g, DM_DTYPE_F64, 1, shape);
+    c.forward = process_named(g, name, (int32_t)shape[1]);
+    if (!golden_stopped(g) &&
+        golden_ok(g, dm_sde_create_reverse(NULL, c.forward, model_score, &c, NULL, &reverse), "reverse") &&
+        golden_ok(g, dm_sde_score_loss(reverse, &data, &t, &noise, weighted, &loss), "dm_sde_score_loss")) {
+        double sum = 0;
+        for (int64_t p = 0; p < shape[0]; p++) sum += ((const double *)loss.data)[p] / (double)shape[0];
+        golden_compare_one(g, "loss", mean ? 2 * sum / (double)shape[1] : sum, expected.values[0], 0, 1e-5);
+    }
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(c.forward);
+}
+
+/* The losses of the chains themselves: one over noise levels, one over timesteps. */
+static void refuse_discrete_losses(golden *g) {
+    static const char *const names[] = {"loss/ddpm", "loss/smld"};
+    for (int i = 0; i < 2; i++) {
+        if (!golden_has(g, "%s/loss", names[i]) || !golden_begin(g, "%s", names[i])) continue;
+        golden_unsupported(g, "a loss over the levels of a chain, not over times");
+        golden_end(g);
+    }
+}
+
 void golden_score_sde(golden *g) {
+    refuse_discrete_losses(g);
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
         const int is_process = strncmp(key, "sde/", 4) == 0, is_sampling = strncmp(key, "pc/", 3) == 0;
-        if ((is_process || is_sampling) && golden_begin(g, "%s", key)) {
+        const int is_loss = strncmp(key, "loss/", 5) == 0;
+        if ((is_process || is_sampling || is_loss) && golden_begin(g, "%s", key)) {
             if (is_process) check_process(g, key + 4, json);
             if (is_sampling) check_sampling(g, key + 3, json);
+            if (is_loss) check_loss(g, key + 5, json);
             golden_end(g);
         }
         if (is_process && golden_has(g, "ode/%s/z", key + 4) && golden_begin(g, "ode/%s", key + 4)) {
