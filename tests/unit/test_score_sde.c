@@ -316,6 +316,44 @@ static int32_t failing_score(double t, int64_t n, const double *x, double *out, 
     return 42;
 }
 
+/* score = -x: s score + z = z - s (m x0 + s z), and the weight g^2/s^2. */
+static int32_t minus_x(double t, int64_t n, const double *x, double *out, void *user) {
+    (void)t;
+    (void)user;
+    for (int64_t i = 0; i < 2 * n; i++) out[i] = -x[i];
+    return 0;
+}
+
+static void test_score_loss(void **state) {
+    (void)state;
+    const double x[2][2] = {{1, -2}, {0.5, 0.25}}, z[2][2] = {{0.3, 0.4}, {-1, 2}}, times[2] = {0.2, 0.9};
+    double loss[2], weighted[2];
+    dm_tensor data = view(x, DM_DTYPE_F64, 2, 2, 2, 0), noise = view(z, DM_DTYPE_F64, 2, 2, 2, 0);
+    dm_tensor t = view(times, DM_DTYPE_F64, 1, 2, 0, 0), out = view(loss, DM_DTYPE_F64, 1, 2, 0, 0);
+    dm_tensor out_weighted = view(weighted, DM_DTYPE_F64, 1, 2, 0, 0);
+    for (int which = 0; which < NUM_PROCESSES; which++) {
+        dm_sde *forward = make_process(which, 2), *reverse = NULL;
+        assert_ok(dm_sde_create_reverse(NULL, forward, minus_x, NULL, NULL, &reverse));
+        assert_ok(dm_sde_score_loss(reverse, &data, &t, &noise, 0, &out));
+        assert_ok(dm_sde_score_loss(reverse, &data, &t, &noise, 1, &out_weighted));
+        for (int p = 0; p < 2; p++) {
+            const double m = m_of(forward, times[p]), s = sqrt(variance_of(forward, times[p]));
+            double expected = 0, f[2], g[2];
+            dm_tensor row = view(x[p], DM_DTYPE_F64, 2, 1, 2, 0), drift = view(f, DM_DTYPE_F64, 2, 1, 2, 0);
+            dm_tensor diffusion = view(g, DM_DTYPE_F64, 2, 1, 2, 0);
+            assert_ok(dm_sde_evaluate(forward, times[p], &row, &drift, &diffusion));
+            for (int i = 0; i < 2; i++) expected += 0.5 * pow(z[p][i] - s * (m * x[p][i] + s * z[p][i]), 2);
+            assert_true(fabs(loss[p] - expected) <= 1e-12 * expected);
+            const double of_likelihood = expected * g[0] * g[0] / (s * s);
+            assert_true(fabs(weighted[p] - of_likelihood) <= 1e-12 * of_likelihood);
+        }
+        dm_tensor wrong = view(x[0], DM_DTYPE_F64, 1, 2, 0, 0);
+        refuse(DM_ERROR_INVALID_ARGUMENT, dm_sde_score_loss(reverse, &data, &wrong, &noise, 0, &out), "t:");
+        dm_sde_destroy(reverse);
+        dm_sde_destroy(forward);
+    }
+}
+
 static void test_refuses_bad_processes(void **state) {
     (void)state;
     dm_sde *sde = NULL, *linear = NULL, *forward = make_process(0, 2), *reverse = make_reverse(forward, 0);
@@ -390,6 +428,7 @@ int main(void) {
         cmocka_unit_test(test_likelihood_rows_stand_alone),
         cmocka_unit_test(test_samples_stand_alone),
         cmocka_unit_test(test_network_is_a_score),
+        cmocka_unit_test(test_score_loss),
         cmocka_unit_test(test_refuses_bad_processes),
         cmocka_unit_test(test_refuses_bad_runs),
     };
