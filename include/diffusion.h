@@ -10,6 +10,7 @@
 #include "diffusion/rng.h"
 #include "diffusion/sampler.h"
 #include "diffusion/scheduler.h"
+#include "diffusion/score_sde.h"
 #include "diffusion/sde.h"
 #include "diffusion/tensor.h"
 #include "diffusion/trainer.h"

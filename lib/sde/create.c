@@ -77,8 +77,8 @@ done:
 
 /* ---- creation ---- */
 
-static dm_status create(dm_context *context, int32_t dim, dm_sde_noise noise, int32_t noise_dim,
-                        const dm_tensor *correlation, dm_sde **out) {
+dm_status dmi_sde_new(dm_context *context, int32_t dim, dm_sde_noise noise, int32_t noise_dim,
+                      const dm_tensor *correlation, dm_sde **out) {
     dm_status status = DM_OK;
     dm_sde *sde = NULL;
     if (dim < 1 || dim > DIM_MAX) {
@@ -119,7 +119,7 @@ dm_status dm_sde_create_linear(dm_context *context, int32_t dim, double a, doubl
     DM_TRY(expect(1, "a", "a finite number", a));
     DM_TRY(expect(1, "c", "a finite number", c));
     DM_TRY(expect(b >= 0, "b", "a finite number >= 0", b));
-    DM_TRY(create(context, dim, DM_SDE_NOISE_DIAGONAL_ADDITIVE, dim, correlation, out));
+    DM_TRY(dmi_sde_new(context, dim, DM_SDE_NOISE_DIAGONAL_ADDITIVE, dim, correlation, out));
     (*out)->a = a;
     (*out)->c = c;
     (*out)->b = b;
@@ -157,7 +157,7 @@ dm_status dm_sde_create_geometric(dm_context *context, int32_t dim, double mu, d
     DM_TRY(check_out(out));
     DM_TRY(expect(1, "mu", "a finite number", mu));
     DM_TRY(expect(sigma >= 0, "sigma", "a finite number >= 0", sigma));
-    DM_TRY(create(context, dim, DM_SDE_NOISE_DIAGONAL, dim, correlation, out));
+    DM_TRY(dmi_sde_new(context, dim, DM_SDE_NOISE_DIAGONAL, dim, correlation, out));
     (*out)->a = mu;
     (*out)->b = sigma;
     dmi_sde_set_geometric(*out);
@@ -178,7 +178,7 @@ dm_status dm_sde_create_cir(dm_context *context, double kappa, double theta, dou
     dm_status status = DM_OK;
     DM_TRY(check_out(out));
     DM_TRY(check_square_root(kappa, theta, sigma));
-    DM_TRY(create(context, 1, DM_SDE_NOISE_DIAGONAL, 1, NULL, out));
+    DM_TRY(dmi_sde_new(context, 1, DM_SDE_NOISE_DIAGONAL, 1, NULL, out));
     (*out)->kappa = kappa;
     (*out)->theta = theta;
     (*out)->sigma = sigma;
@@ -194,7 +194,7 @@ dm_status dm_sde_create_heston(dm_context *context, double mu, double kappa, dou
     DM_TRY(expect(1, "mu", "a finite number", mu));
     DM_TRY(check_square_root(kappa, theta, sigma));
     DM_TRY(expect(rho > -1 && rho < 1, "rho", "a number between -1 and 1", rho));
-    DM_TRY(create(context, 2, DM_SDE_NOISE_GENERAL, 2, NULL, out));
+    DM_TRY(dmi_sde_new(context, 2, DM_SDE_NOISE_GENERAL, 2, NULL, out));
     (*out)->a = mu;
     (*out)->kappa = kappa;
     (*out)->theta = theta;
@@ -250,7 +250,7 @@ dm_status dm_sde_create(dm_context *context, const dm_sde_options *options, dm_s
         noise_dim = noise_dim_of(&read);
         if (noise_dim == 0) return DM_ERROR_INVALID_ARGUMENT;
     }
-    DM_TRY(create(context, read.dim, read.noise, noise_dim, read.correlation, out));
+    DM_TRY(dmi_sde_new(context, read.dim, read.noise, noise_dim, read.correlation, out));
     (*out)->kind = DMI_SDE_HOST;
     (*out)->calculus = read.calculus;
     (*out)->parallel = read.parallel_callbacks != 0;
@@ -264,6 +264,7 @@ done:
 
 void dm_sde_destroy(dm_sde *sde) {
     if (sde == NULL) return;
+    if (sde->score.destroy != NULL) sde->score.destroy(sde->score.user);
     dmi_free(sde->context, sde->correlation);
     dmi_free(sde->context, sde->cholesky);
     dmi_free(sde->context, sde);

@@ -10,6 +10,10 @@ void dmi_sde_set_geometric(dm_sde *sde);
 void dmi_sde_set_cir(dm_sde *sde);
 void dmi_sde_set_heston(dm_sde *sde);
 
+/* A process of independent components in the sense of Ito, whose functions are not set yet. */
+dm_status dmi_sde_new(dm_context *context, int32_t dim, dm_sde_noise noise, int32_t noise_dim,
+                      const dm_tensor *correlation, dm_sde **out);
+
 /* x(t + h) of CIR by its noncentral chi-squared transition. */
 void dmi_sde_exact_cir(const dm_sde *sde, double h, int64_t n, double *x, const double *dW,
                        const dmi_sde_draws *draws);

@@ -24,7 +24,18 @@ typedef void (*dmi_sde_moments_fn)(const dm_sde *sde, double elapsed, const doub
 typedef double (*dmi_sde_covariance_fn)(const dm_sde *sde, double elapsed, const double *x0, int32_t i,
                                         int32_t j, double rho);
 
-enum { DMI_SDE_HOST, DMI_SDE_AFFINE, DMI_SDE_GEOMETRIC, DMI_SDE_CIR, DMI_SDE_HESTON };
+enum { DMI_SDE_HOST, DMI_SDE_AFFINE, DMI_SDE_GEOMETRIC, DMI_SDE_CIR, DMI_SDE_HESTON, DMI_SDE_SCORE };
+
+/* A process of diffusion/score_sde.h: the forward equation, or with a score its reversal. */
+enum { DMI_SCORE_NONE, DMI_SCORE_VP, DMI_SCORE_SUB_VP, DMI_SCORE_VE, DMI_SCORE_EDM };
+typedef struct dmi_score_process {
+    int32_t type;
+    double low, high;            /* beta_min, beta_max or sigma_min, sigma_max */
+    dm_sde_fn score;             /* NULL: forward */
+    double score_weight;         /* of g^2 score: 1, or 1/2 for the probability flow */
+    void *user;                  /* of score */
+    void (*destroy)(void *user); /* or NULL */
+} dmi_score_process;
 
 struct dm_sde {
     dm_context *context;
@@ -41,6 +52,7 @@ struct dm_sde {
     double a, c, b;                   /* affine: dx = (a x + c) dt + b dW; geometric: a x dt + b x dW */
     double kappa, theta, sigma, rho;  /* CIR, Heston */
     double *correlation, *cholesky;   /* [m][m], lower triangle; NULL: independent */
+    dmi_score_process score;
 };
 
 /* b does not depend on x, so that Ito and Stratonovich agree. */

@@ -18,7 +18,7 @@ BEGIN {
     may["diffusion"] = "core tensor random diffusion kernels/elementwise.h"
     may["samplers"] = "core tensor random diffusion samplers kernels/elementwise.h"
     may["sde"] = "core tensor random diffusion samplers sde kernels/elementwise.h"
-    may["train"] = "core tensor random kernels graph diffusion samplers io train"
+    may["train"] = "core tensor random kernels graph diffusion samplers sde io train"
     forbidden = "abort exit _exit _Exit quick_exit assert printf fprintf vfprintf vprintf puts putchar perror rand srand"
     memory = "malloc calloc realloc free aligned_alloc posix_memalign strdup strndup alloca"
     split_into(forbidden, is_forbidden); split_into(memory, is_memory)

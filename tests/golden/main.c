@@ -18,6 +18,7 @@ static const struct {
     {"layers", "", golden_layers},       {"optim", "", golden_optim},
     {"train_", "", golden_train},        {"gaussian_diffusion", "", golden_diffusion},
     {"net_", ".io", golden_net},         {"torchsde", "", golden_torchsde},
+    {"score_sde", "", golden_score_sde},
 };
 enum { NUM_KINDS = sizeof kinds / sizeof kinds[0] };
 

@@ -138,8 +138,65 @@ static void adaptive_runs_survive(void **state) {
     sweep(walk_adaptive, 10);
 }
 
+static int32_t normal_score(double t, int64_t n, const double *x, double *out, void *user) {
+    (void)t;
+    (void)user;
+    for (int64_t i = 0; i < 2 * n; i++) out[i] = -x[i];
+    return 0;
+}
+
+/* Samples from a host's score and a network's, a likelihood and a loss. */
+static dm_status walk_scores(dm_context *context) {
+    double zeros[4] = {0, 0, 0, 0}, half[2] = {0.5, 0.5};
+    const int64_t two[2] = {2, 2};
+    const int32_t dims[2] = {2, 2};
+    dm_tensor *x = NULL, *out = NULL, *t = NULL, *bits = NULL;
+    dm_sde *forward = NULL, *reverse = NULL, *flow = NULL, *network = NULL;
+    dm_net *net = NULL;
+    dm_mlp_options shape;
+    dm_sde_reverse_options how;
+    dm_sde_sample_options sampling;
+    dm_status status;
+    dm_mlp_options_init(&shape, sizeof shape);
+    shape.num_dims = 2;
+    shape.dims = dims;
+    dm_sde_reverse_options_init(&how, sizeof how);
+    how.probability_flow = 1;
+    dm_sde_sample_options_init(&sampling, sizeof sampling);
+    sampling.steps = 25;
+    status = dm_tensor_wrap(context, zeros, DM_DTYPE_F64, 2, two, NULL, &x);
+    if (status == DM_OK) status = dm_tensor_wrap(context, half, DM_DTYPE_F64, 1, two, NULL, &t);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 2, two, &out);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 1, two, &bits);
+    if (status == DM_OK) status = dm_sde_create_vp(context, 2, 0.1, 20, &forward);
+    if (status == DM_OK) status = dm_sde_create_reverse(context, forward, normal_score, NULL, NULL, &reverse);
+    if (status == DM_OK) status = dm_sde_create_reverse(context, forward, normal_score, NULL, &how, &flow);
+    if (status == DM_OK) status = dm_mlp_create(context, &shape, &net);
+    if (status == DM_OK) status = dm_sde_create_reverse_net(context, forward, net, NULL, &network);
+    if (status == DM_OK) status = dm_sde_sample(reverse, &sampling, out);
+    if (status == DM_OK) status = dm_sde_sample(network, &sampling, out);
+    if (status == DM_OK) status = dm_sde_log_likelihood(flow, x, NULL, NULL, bits, NULL);
+    if (status == DM_OK) status = dm_sde_score_loss(reverse, x, t, x, 0, bits);
+    if (status == DM_OK) status = dm_sde_discretize(reverse, 25, 0.5, x, out, NULL);
+    dm_sde_destroy(network);
+    dm_net_destroy(net);
+    dm_sde_destroy(flow);
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(forward);
+    dm_tensor_destroy(bits);
+    dm_tensor_destroy(out);
+    dm_tensor_destroy(t);
+    dm_tensor_destroy(x);
+    return status;
+}
+
+static void test_scores(void **state) {
+    (void)state;
+    sweep(walk_scores, 14);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ensembles_survive),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scores), cmocka_unit_test(ensembles_survive),
                                        cmocka_unit_test(adaptive_runs_survive)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
