@@ -34,6 +34,7 @@ typedef int32_t dm_sde_predictor;
 #define DM_SDE_PREDICTOR_EULER_MARUYAMA    2 /**< of the reverse equation, dt = T/N (EDM: to the next time) */
 #define DM_SDE_PREDICTOR_REVERSE_DIFFUSION 3 /**< SDE eq. 46: the discretized forward process, reversed */
 #define DM_SDE_PREDICTOR_ANCESTRAL         4 /**< SDE eq. 4 and 47, not sub-VP, not a probability flow */
+#define DM_SDE_PREDICTOR_HEUN              5 /**< EDM algorithm 2, second order with churn, EDM's process only */
 
 /** What improves a sample at one time, SDE appendix G. */
 typedef int32_t dm_sde_corrector;
@@ -69,7 +70,7 @@ typedef struct dm_sde_sample_options {
     int32_t denoise;            /**< 1: the last prediction's mean, without its noise (default); 0: with it */
     int32_t reserved;           /**< 0 */
     int64_t steps;   /**< N >= 1 times from T to eps, equally spaced; EDM: T to sigma_min, EDM eq. 5
-                          with rho = 7; default 1000 */
+                          with rho; default 1000 */
     double eps;      /**< last time, 0 < eps < T; not looked at by EDM; default 1e-3 */
     double snr;      /**< of the corrector, > 0; default 0.16 */
     uint64_t seed;   /**< draw k of path p is dm_sde's number (seed, stream, p, kind 0, level 0, index k) */
@@ -80,6 +81,11 @@ typedef struct dm_sde_sample_options {
                                  predictor's (a probability flow draws too, and uses none); or NULL */
     const int32_t *cancel;  /**< read at each time: not 0 stops it (CANCELLED). Any thread may write it
                                  (atomically); or NULL */
+    double rho;             /**< of EDM's times, > 0; default 7 */
+    double churn;           /**< Heun: S_churn >= 0, noise added and removed again; default 0 */
+    double churn_min;       /**< Heun: S_min, lowest time with churn; default 0 */
+    double churn_max;       /**< Heun: S_max, highest time with churn; default infinity */
+    double churn_noise;     /**< Heun: S_noise > 0, factor of the added noise; default 1 */
 } dm_sde_sample_options;
 
 /** Options of dm_sde_log_likelihood(). Fill with dm_sde_likelihood_options_init(). */
@@ -153,7 +159,7 @@ DM_API double dm_sde_end_time(const dm_sde *sde);
 DM_API double dm_sde_prior_std(const dm_sde *sde);
 /** x(t) given x(0): mean m(t) x(0), standard deviation s(t); SDE eq. 29, EDM eq. 11.
  *  @param sde a process of this header, forward or reverse
- *  @param t 0 <= t <= T
+ *  @param t 0 <= t <= T; EDM: any t >= 0, for churn goes beyond T
  *  @param mean_scale [out] m(t), or NULL
  *  @param std [out] s(t), or NULL
  *  Errors: INVALID_ARGUMENT, UNSUPPORTED (another process). Threads: any. Cost: O(1). Since: 0.1 */
@@ -213,8 +219,8 @@ DM_API dm_status dm_sde_create_reverse_net(dm_context *context, const dm_sde *fo
  *  @param out [out] f32 or f64 [P,d], any layout; left as it was on failure
  *  Errors: INVALID_ARGUMENT, SHAPE, DTYPE, UNSUPPORTED, NUMERIC (a state or score is not finite: the message
  *  names path and step), CALLBACK, CANCELLED, VERSION, OUT_OF_MEMORY. Threads: const handle: any, if the
- * score allows it. Cost: N (1 + corrector_steps) scores of P paths; 10 numbers of memory for each of P d.
- * Since: 0.1 */
+ * score allows it. Cost: N (1 + corrector_steps) scores of P paths, Heun N more; 10 numbers of memory for
+ * each of P d. Since: 0.1 */
 DM_API dm_status dm_sde_sample(const dm_sde *reverse, const dm_sde_sample_options *options, dm_tensor *out);
 
 /** Log-likelihood of data by the probability flow, SDE eq. 39: log p_eps(x) = log prior(x(T)) + int div dt,

@@ -57,8 +57,9 @@ typedef int32_t dm_sde_method;
 #define DM_SDE_METHOD_PLATEN_WEAK2    12 /**< Ito, weak order 2; KP 15.1.1 and 15.1.3 */
 #define DM_SDE_METHOD_DRIFT_IMPLICIT  13 /**< Ito, implicit Euler in the drift, for stiff drift; KP 12.2 */
 #define DM_SDE_METHOD_RK45            14 /**< no noise: Dormand and Prince 1980, order 5(4) */
-#define DM_SDE_METHOD_LOG_ODE         15 /**< Stratonovich, general noise, midpoint with the caller's Levy areas A \
-                                          */
+#define DM_SDE_METHOD_LOG_ODE                                                                                \
+    15 /**< Stratonovich, general noise, midpoint with the caller's Levy areas A                             \
+        */
 
 /** Who shares an adaptive step size. */
 typedef int32_t dm_sde_control;
@@ -138,8 +139,9 @@ typedef struct dm_sde_solve_options {
     void *progress_user;         /**< passed to progress */
     const int32_t *cancel; /**< read while the run goes on: not 0 stops it (CANCELLED). Any thread may write
                               it (atomically); or NULL */
-    const dm_tensor *A;    /**< f64 [steps 2^refine, P, m, m]: Levy areas of every step, antisymmetric, A_ij =
-                              half    of int (W_i - W_i(t)) dW_j - (W_j - W_j(t)) dW_i; needed with dW by LOG_ODE */
+    const dm_tensor
+        *A; /**< f64 [steps 2^refine, P, m, m]: Levy areas of every step, antisymmetric, A_ij =
+               half    of int (W_i - W_i(t)) dW_j - (W_j - W_j(t)) dW_i; needed with dW by LOG_ODE */
 } dm_sde_solve_options;
 
 /** Statistics over the paths at the output times, of ensembles that need not fit memory. A tensor that is

@@ -108,8 +108,7 @@ static dm_status allocate(dm_session *s) {
     s->arena = dmi_alloc(s->context, s->plan.arena_size);
     s->packed = dmi_alloc(s->context, s->plan.packed_size);
     if (!s->calls || !s->arena || !s->packed) return dm_last_status();
-    if (s->dtype == DM_DTYPE_F64 && !(s->weights = dmi_calloc(s->context, flat)))
-        return dm_last_status();
+    if (s->dtype == DM_DTYPE_F64 && !(s->weights = dmi_calloc(s->context, flat))) return dm_last_status();
     if (!train) return DM_OK;
     s->gradients = dmi_calloc(s->context, flat);
     s->gradient_views = dmi_alloc_array(s->context, (size_t)net->num_params, sizeof *s->gradient_views);

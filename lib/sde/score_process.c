@@ -61,21 +61,19 @@ double dmi_score_prior_std(const dmi_score_process *process) {
 
 /* ---- chains ---- */
 
-enum { RHO = 7 };
-
 /* EDM eq. 5, counted from sigma_min. */
 static double edm_sigma(const dmi_score_process *process, int64_t steps, double k) {
-    const double low = pow(process->low, 1.0 / RHO), high = pow(process->high, 1.0 / RHO);
+    const double low = pow(process->low, 1 / process->rho), high = pow(process->high, 1 / process->rho);
     if (steps == 1 || k >= (double)(steps - 1)) return process->high;
-    return pow(low + k / (double)(steps - 1) * (high - low), RHO);
+    return pow(low + k / (double)(steps - 1) * (high - low), process->rho);
 }
 
 /* Number of the level at time t; a time that is a level up to rounding counts as that level. */
 static double level_number(const dmi_score_process *process, int64_t steps, double t) {
-    const double last = (double)(steps - 1), low = pow(process->low, 1.0 / RHO);
+    const double last = (double)(steps - 1), low = pow(process->low, 1 / process->rho);
     double at = t * last;
     if (process->type == DMI_SCORE_EDM)
-        at = last * (pow(t, 1.0 / RHO) - low) / (pow(process->high, 1.0 / RHO) - low);
+        at = last * (pow(t, 1 / process->rho) - low) / (pow(process->high, 1 / process->rho) - low);
     return fmin(fmax(floor(at + 1e-9 * (1 + last)), 0), last);
 }
 
@@ -145,7 +143,7 @@ static dm_status create(dm_context *context, int32_t dim, int32_t type, const ch
     }
     DM_TRY(dmi_sde_new(context, dim, DM_SDE_NOISE_DIAGONAL_ADDITIVE, dim, NULL, out));
     (*out)->kind = DMI_SDE_SCORE;
-    (*out)->score = (dmi_score_process){.type = type, .low = low, .high = high};
+    (*out)->score = (dmi_score_process){.type = type, .low = low, .high = high, .rho = 7};
     (*out)->drift = drift;
     (*out)->diffusion = diffusion;
 done:
@@ -180,7 +178,8 @@ dm_status dmi_score_check(const dm_sde *sde, const char *name) {
 }
 
 static dm_status check_time(const dmi_score_process *process, double t) {
-    if (t >= 0 && t <= dmi_score_end_time(process)) return DM_OK;
+    const int is_open = process->type == DMI_SCORE_EDM; /* its coefficients have no end */
+    if (t >= 0 && (t <= dmi_score_end_time(process) || (is_open && isfinite(t)))) return DM_OK;
     return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t: expected 0..%g, got %g", dmi_score_end_time(process), t);
 }
 

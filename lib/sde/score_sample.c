@@ -11,7 +11,10 @@ static const dm_sde_sample_options defaults = {.predictor = DM_SDE_PREDICTOR_REV
                                                .denoise = 1,
                                                .steps = 1000,
                                                .eps = 1e-3,
-                                               .snr = 0.16};
+                                               .snr = 0.16,
+                                               .rho = 7,
+                                               .churn_max = INFINITY,
+                                               .churn_noise = 1};
 
 void dm_sde_sample_options_init(dm_sde_sample_options *options, uint32_t struct_size) {
     dmi_options_init(options, struct_size, &defaults, sizeof defaults);
@@ -20,6 +23,7 @@ void dm_sde_sample_options_init(dm_sde_sample_options *options, uint32_t struct_
 typedef struct run {
     const dm_sde *sde;
     const dmi_score_process *process;
+    dmi_score_process levels; /* what process points to: the equation's with the caller's rho */
     dm_sde_sample_options options;
     int64_t d, n;
     int64_t draws;                      /* so far */
@@ -37,11 +41,13 @@ static dm_status invalid(const char *name, const char *expected) {
 
 static dm_status check_predictor(const run *r) {
     const dm_sde_predictor predictor = r->options.predictor;
-    if (predictor < DM_SDE_PREDICTOR_NONE || predictor > DM_SDE_PREDICTOR_ANCESTRAL)
+    if (predictor < DM_SDE_PREDICTOR_NONE || predictor > DM_SDE_PREDICTOR_HEUN)
         return invalid("predictor", "a DM_SDE_PREDICTOR_* value");
     if (r->options.corrector < DM_SDE_CORRECTOR_NONE ||
         r->options.corrector > DM_SDE_CORRECTOR_ANNEALED_LANGEVIN)
         return invalid("corrector", "a DM_SDE_CORRECTOR_* value");
+    if (predictor == DM_SDE_PREDICTOR_HEUN && r->process->type != DMI_SCORE_EDM)
+        return invalid("predictor", "another one than heun but for the EDM process");
     if (predictor != DM_SDE_PREDICTOR_ANCESTRAL) return DM_OK;
     if (r->process->type == DMI_SCORE_SUB_VP)
         return invalid("predictor", "another one than ancestral for the sub-VP process");
@@ -64,6 +70,16 @@ static dm_status check_options(const run *r) {
     if (options->denoise != 0 && options->denoise != 1) return invalid("denoise", "0 or 1");
 done:
     return status;
+}
+
+static dm_status check_churn(const dm_sde_sample_options *options) {
+    if (!(options->rho > 0) || !isfinite(options->rho)) return invalid("rho", "a finite number > 0");
+    if (!(options->churn >= 0)) return invalid("churn", "a number >= 0");
+    if (!(options->churn_min >= 0) || !(options->churn_max >= options->churn_min))
+        return invalid("churn_min, churn_max", "0 <= churn_min <= churn_max");
+    if (!(options->churn_noise > 0) || !isfinite(options->churn_noise))
+        return invalid("churn_noise", "a finite number > 0");
+    return DM_OK;
 }
 
 static int64_t draws_a_time(const dm_sde_sample_options *options) {
@@ -201,6 +217,32 @@ static double time_step(const run *r, int64_t i, double t) {
     return i + 1 == steps ? t : t - dmi_score_time(r->process, steps, i + 1, 0);
 }
 
+/* EDM algorithm 2; dx/dt = (x - D)/t = -t score. */
+static dm_status predict_heun(run *r, double t, int64_t i) {
+    dm_status status = DM_OK;
+    const dm_sde_sample_options *options = &r->options;
+    const double next = i + 1 == options->steps ? 0 : dmi_score_time(r->process, options->steps, i + 1, 0);
+    const int is_churned = t >= options->churn_min && t <= options->churn_max;
+    const double gamma = is_churned ? fmin(options->churn / (double)options->steps, sqrt(2) - 1) : 0;
+    const double t_hat = t + gamma * t, added = sqrt(t_hat * t_hat - t * t) * options->churn_noise;
+    const double h = next - t_hat;
+    draw(r);
+    for (int64_t k = 0; k < r->d * r->n; k++) r->x[k] += added * r->noise[k];
+    DM_TRY(evaluate(r, t_hat, i));
+    for (int64_t k = 0; k < r->d * r->n; k++) {
+        r->x_mean[k] = r->x[k] - 0.5 * h * t_hat * r->score[k];
+        r->x[k] -= h * t_hat * r->score[k];
+    }
+    if (next > 0) {
+        DM_TRY(evaluate(r, next, i));
+        for (int64_t k = 0; k < r->d * r->n; k++) r->x[k] = r->x_mean[k] - 0.5 * h * next * r->score[k];
+    }
+    memcpy(r->x_mean, r->x, (size_t)(r->d * r->n) * sizeof(double));
+    DM_TRY(check_finite(r, r->x, "state", i));
+done:
+    return status;
+}
+
 static dm_status predict(run *r, double t, int64_t i) {
     dm_status status = DM_OK;
     const dmi_score_process *process = r->process;
@@ -210,6 +252,7 @@ static dm_status predict(run *r, double t, int64_t i) {
         memcpy(r->x_mean, r->x, (size_t)(r->d * r->n) * sizeof(double));
         return DM_OK;
     }
+    if (r->options.predictor == DM_SDE_PREDICTOR_HEUN) return predict_heun(r, t, i);
     DM_TRY(evaluate(r, t, i));
     draw(r);
     if (r->options.predictor == DM_SDE_PREDICTOR_EULER_MARUYAMA) {
@@ -248,12 +291,15 @@ dm_status dm_sde_sample(const dm_sde *reverse, const dm_sde_sample_options *opti
     dm_status status = DM_OK;
     run r = {.sde = reverse, .options = defaults};
     DM_TRY(dmi_score_check(reverse, "reverse"));
-    r.process = &reverse->score;
+    r.levels = reverse->score;
+    r.process = &r.levels;
     r.d = reverse->dim;
     if (r.process->score == NULL) return invalid("reverse", "a process with a score, got a forward one");
     if (options != NULL)
         DM_TRY(dmi_options_read(&r.options, sizeof r.options, options, "dm_sde_sample_options"));
     DM_TRY(check_options(&r));
+    DM_TRY(check_churn(&r.options));
+    r.levels.rho = r.options.rho;
     DM_TRY(check_tensors(&r, out));
     DM_TRY(reserve(&r));
     DM_TRY(sample(&r));

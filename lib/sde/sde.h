@@ -31,6 +31,7 @@ enum { DMI_SCORE_NONE, DMI_SCORE_VP, DMI_SCORE_SUB_VP, DMI_SCORE_VE, DMI_SCORE_E
 typedef struct dmi_score_process {
     int32_t type;
     double low, high;            /* beta_min, beta_max or sigma_min, sigma_max */
+    double rho;                  /* of EDM's levels */
     dm_sde_fn score;             /* NULL: forward */
     double score_weight;         /* of g^2 score: 1, or 1/2 for the probability flow */
     void *user;                  /* of score */

@@ -132,9 +132,11 @@ int64_t dm_dataset_size(const dm_dataset *dataset) {
 
 /* ---- batches ---- */
 
-/* Epoch e's order is the permutation of a random stream of its own: nothing of earlier epochs is needed to continue. */
+/* Epoch e's order is the permutation of a random stream of its own: nothing of earlier epochs is needed to
+ * continue. */
 static dm_status shuffle(dm_dataset *data, int64_t epoch) {
-    dm_rng rng = {.context = data->context, .state = {.seed = data->seed, .stream = dmi_stream(DMI_PURPOSE_ORDER, epoch)}};
+    dm_rng rng = {.context = data->context,
+                  .state = {.seed = data->seed, .stream = dmi_stream(DMI_PURPOSE_ORDER, epoch)}};
     dm_tensor order;
     dmi_tensor_view(&order, data->order, DM_DTYPE_I32, 1, &data->size);
     const dm_status status = dm_rng_permutation(&rng, &order);

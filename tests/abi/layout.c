@@ -124,7 +124,7 @@ _Static_assert(offsetof(dm_sde_net_options, height) == 16, "height");
 _Static_assert(offsetof(dm_sde_net_options, width) == 24, "width");
 _Static_assert(offsetof(dm_sde_net_options, time_scale) == 32, "time_scale");
 
-_Static_assert(sizeof(dm_sde_sample_options) >= 88, "dm_sde_sample_options");
+_Static_assert(sizeof(dm_sde_sample_options) >= 128, "dm_sde_sample_options");
 _Static_assert(offsetof(dm_sde_sample_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sde_sample_options, predictor) == 4, "predictor");
 _Static_assert(offsetof(dm_sde_sample_options, corrector) == 8, "corrector");
@@ -139,6 +139,11 @@ _Static_assert(offsetof(dm_sde_sample_options, stream) == 56, "stream");
 _Static_assert(offsetof(dm_sde_sample_options, first_path) == 64, "first_path");
 _Static_assert(offsetof(dm_sde_sample_options, noise) == 72, "noise");
 _Static_assert(offsetof(dm_sde_sample_options, cancel) == 80, "cancel");
+_Static_assert(offsetof(dm_sde_sample_options, rho) == 88, "rho");
+_Static_assert(offsetof(dm_sde_sample_options, churn) == 96, "churn");
+_Static_assert(offsetof(dm_sde_sample_options, churn_min) == 104, "churn_min");
+_Static_assert(offsetof(dm_sde_sample_options, churn_max) == 112, "churn_max");
+_Static_assert(offsetof(dm_sde_sample_options, churn_noise) == 120, "churn_noise");
 
 _Static_assert(sizeof(dm_sde_likelihood_options) >= 88, "dm_sde_likelihood_options");
 _Static_assert(offsetof(dm_sde_likelihood_options, struct_size) == 0, "struct_size");
@@ -325,6 +330,7 @@ _Static_assert(DM_SDE_PREDICTOR_NONE == 1, "value");
 _Static_assert(DM_SDE_PREDICTOR_EULER_MARUYAMA == 2, "value");
 _Static_assert(DM_SDE_PREDICTOR_REVERSE_DIFFUSION == 3, "value");
 _Static_assert(DM_SDE_PREDICTOR_ANCESTRAL == 4, "value");
+_Static_assert(DM_SDE_PREDICTOR_HEUN == 5, "value");
 _Static_assert(DM_SDE_CORRECTOR_NONE == 1, "value");
 _Static_assert(DM_SDE_CORRECTOR_LANGEVIN == 2, "value");
 _Static_assert(DM_SDE_CORRECTOR_ANNEALED_LANGEVIN == 3, "value");

@@ -116,6 +116,7 @@ int golden_lecture_unet(golden *g, int32_t in_channels, int32_t out_channels, co
 void golden_schedules(golden *g);
 void golden_samplers(golden *g);
 void golden_score_sde(golden *g);
+void golden_edm(golden *g);
 void golden_diffusion(golden *g);
 void golden_layers(golden *g);
 void golden_optim(golden *g);

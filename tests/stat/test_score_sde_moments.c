@@ -90,6 +90,29 @@ static void test_predictors_return_the_data(void **state) {
     }
 }
 
+/* Second order, for centred data: the prior's missing mean would leave 0.004. */
+static void test_heun_returns_the_data(void **state) {
+    const double mean[2] = {data_mean[0], data_mean[1]};
+    (void)state;
+    data_mean[0] = data_mean[1] = 0;
+    dm_sde *forward = make_process(3, 2), *reverse = make_reverse(forward, 1);
+    for (int churned = 0; churned < 2; churned++) {
+        dm_sde_sample_options options;
+        dm_sde_sample_options_init(&options, sizeof options);
+        options.predictor = DM_SDE_PREDICTOR_HEUN;
+        options.churn = churned ? 10 : 0;
+        options.steps = 50;
+        const double coarse = sampler_error(reverse, options);
+        options.steps = 200;
+        const double fine = sampler_error(reverse, options);
+        if (!(fine < 1e-3) || !(fine < 0.2 * coarse))
+            fail_msg("churn %d: errors %.6f and %.6f with 50 and 200 steps", churned, coarse, fine);
+    }
+    memcpy(data_mean, mean, sizeof mean);
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(forward);
+}
+
 /* Without a predictor the levels must be close enough for the corrector to follow. */
 static void test_correction_alone_returns_the_data(void **state) {
     (void)state;
@@ -240,6 +263,7 @@ static void test_langevin_returns_the_data(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_predictors_return_the_data),
+        cmocka_unit_test(test_heun_returns_the_data),
         cmocka_unit_test(test_correction_alone_returns_the_data),
         cmocka_unit_test(test_reverse_equation_returns_the_data),
         cmocka_unit_test(test_generated_noise_returns_the_data),

@@ -39,7 +39,8 @@ static void next_numbers(numbered *s, int *numbers) {
     }
 }
 
-/* Epoch e is the permutation of stream e of its purpose; 10 images make 3 batches of 3 and a rest that is skipped. */
+/* Epoch e is the permutation of stream e of its purpose; 10 images make 3 batches of 3 and a rest that is
+ * skipped. */
 static void test_order(void **state) {
     (void)state;
     numbered s = make_numbered(42);

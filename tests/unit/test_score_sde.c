@@ -397,6 +397,12 @@ static void test_refuses_bad_runs(void **state) {
     refuse(DM_ERROR_CALLBACK, dm_sde_sample(failing, &options, &out), "42");
     options.predictor = DM_SDE_PREDICTOR_ANCESTRAL;
     refuse(DM_ERROR_INVALID_ARGUMENT, dm_sde_sample(sub_vp_reverse, &options, &out), "predictor");
+    options.predictor = DM_SDE_PREDICTOR_HEUN;
+    refuse(DM_ERROR_INVALID_ARGUMENT, dm_sde_sample(reverse, &options, &out), "predictor");
+    options.predictor = DM_SDE_PREDICTOR_ANCESTRAL;
+    options.rho = 0;
+    refuse(DM_ERROR_INVALID_ARGUMENT, dm_sde_sample(reverse, &options, &out), "rho");
+    options.rho = 7;
     options.cancel = &stop;
     refuse(DM_ERROR_CANCELLED, dm_sde_sample(reverse, &options, &out), "cancel");
     options.cancel = NULL;
