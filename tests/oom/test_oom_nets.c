@@ -10,54 +10,7 @@
 #include <cmocka.h>
 
 #include "diffusion.h"
-
-/* Fails allocation number `fail_at` (from 1), counts what is out. */
-typedef struct failing_allocator {
-    int64_t calls, fail_at, live;
-} failing_allocator;
-
-static void *failing_alloc(uint64_t bytes, uint64_t alignment, void *user) {
-    failing_allocator *a = user;
-    if (++a->calls == a->fail_at) return NULL;
-    void *memory =
-        aligned_alloc((size_t)alignment, (size_t)((bytes + alignment - 1) / alignment * alignment));
-    if (memory) a->live++;
-    return memory;
-}
-
-static void failing_free(void *pointer, uint64_t bytes, void *user) {
-    failing_allocator *a = user;
-    (void)bytes;
-    if (pointer) a->live--;
-    free(pointer);
-}
-
-typedef dm_status (*road)(dm_context *context);
-
-/* Runs the road with every allocation failing in turn; returns how many there were. */
-static int64_t sweep(road walk) {
-    for (int64_t fail_at = 1;; fail_at++) {
-        failing_allocator a = {.fail_at = fail_at};
-        dm_context_options options;
-        dm_context *context = NULL;
-        dm_context_options_init(&options, sizeof options);
-        options.num_threads = 1;
-        options.alloc = failing_alloc;
-        options.free = failing_free;
-        options.alloc_user = &a;
-        dm_status status = dm_context_create(&options, &context);
-        if (status == DM_OK) status = walk(context);
-        dm_context_destroy(context);
-        if (a.live != 0)
-            fail_msg("allocation %lld failed: %lld blocks leaked", (long long)fail_at, (long long)a.live);
-        if (a.calls < fail_at) {
-            assert_int_equal(status, DM_OK);
-            return fail_at - 1;
-        }
-        if (status != DM_ERROR_OUT_OF_MEMORY)
-            fail_msg("allocation %lld failed: status %s", (long long)fail_at, dm_status_name(status));
-    }
-}
+#include "oom/oom_support.h"
 
 static const int32_t widths[] = {4, 8};
 
@@ -141,15 +94,15 @@ static dm_status walk_sampling(dm_context *context) {
 
 static void test_unet(void **state) {
     (void)state;
-    assert_true(sweep(walk_unet) > 10);
+    sweep(walk_unet, 10);
 }
 static void test_mlp_in_double(void **state) {
     (void)state;
-    assert_true(sweep(walk_mlp_in_double) > 10);
+    sweep(walk_mlp_in_double, 10);
 }
 static void test_sampling(void **state) {
     (void)state;
-    assert_true(sweep(walk_sampling) > 10);
+    sweep(walk_sampling, 10);
 }
 
 int main(void) {
