@@ -46,7 +46,7 @@ static dm_status read_fully(int fd, const char *path, uint8_t *data, size_t capa
     return DM_OK;
 }
 
-dm_status dmi_file_read(dm_context *context, const char *path, uint8_t **out, size_t *size) {
+dm_status dmi_file_read(dm_context *context, const char *path, size_t limit, uint8_t **out, size_t *size) {
     struct stat info;
     int fd;
     uint8_t *data = NULL;
@@ -70,6 +70,8 @@ dm_status dmi_file_read(dm_context *context, const char *path, uint8_t **out, si
         data = larger;
         DM_TRY(read_fully(fd, path, data + used, capacity - used, &got));
         used += got;
+        if (used > limit)
+            DM_TRY(dmi_fail(DM_ERROR_FORMAT, "%s: expected at most %zu bytes, got more", path, limit));
         if (used < capacity) break;
         capacity *= 2;
     }

@@ -1,10 +1,10 @@
 #include "io/json.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
-enum { MAX_DEPTH = 64 };
 
 static dm_status unexpected(const dmi_json *json, const char *expected) {
     long long byte = (long long)(json->cursor - json->begin);
@@ -32,6 +32,11 @@ int dmi_json_accept(dmi_json *json, char symbol) {
 dm_status dmi_json_expect(dmi_json *json, char symbol) {
     char expected[] = {'\'', symbol, '\'', '\0'};
     return dmi_json_accept(json, symbol) ? DM_OK : unexpected(json, expected);
+}
+
+char dmi_json_peek(dmi_json *json) {
+    skip_space(json);
+    return json->cursor < json->end ? *json->cursor : '\0';
 }
 
 dm_status dmi_json_expect_end(dmi_json *json) {
@@ -181,6 +186,50 @@ done:
     return status;
 }
 
+/* The power of ten behind "e", at most a milliard either way. */
+static int64_t read_exponent(const char *at, const char *end) {
+    const int negative = at < end && *at == '-';
+    int64_t power = 0;
+    if (at < end && (*at == '-' || *at == '+')) at++;
+    for (; at < end; at++) power = power < 100000000 ? power * 10 + (*at - '0') : power;
+    return negative ? -power : power;
+}
+
+/* strtod() reads it as an integer times a power of ten: the decimal point's spelling is the locale's. 40
+ * digits tell which double is nearest; when the digits beyond decide a tie, any digit but 0 in their place
+ * does too. */
+dm_status dmi_json_real(dmi_json *json, double *out) {
+    enum { DIGITS = 40 };
+    char text[DIGITS + 32], digits[DIGITS + 2];
+    int kept = 0, more = 0, in_fraction = 0;
+    int64_t exponent = 0;
+    skip_space(json);
+    const char *at = json->cursor;
+    dm_status status = skip_number(json);
+    if (status != DM_OK) return status;
+    const int negative = *at == '-';
+    for (at += negative; at < json->cursor && *at != 'e' && *at != 'E'; at++) {
+        if (*at == '.') {
+            in_fraction = 1;
+            continue;
+        }
+        exponent -= in_fraction;
+        if (kept == DIGITS) {
+            more |= *at != '0';
+            exponent++;
+        } else if (kept > 0 || *at != '0') {
+            digits[kept++] = *at;
+        }
+    }
+    if (at < json->cursor) exponent += read_exponent(at + 1, json->cursor);
+    if (more) digits[kept++] = '1';
+    digits[kept] = '\0';
+    snprintf(text, sizeof text, "%s%se%" PRId64, negative ? "-" : "", kept > 0 ? digits : "0",
+             exponent - more);
+    *out = strtod(text, NULL);
+    return isfinite(*out) ? DM_OK : dmi_fail(DM_ERROR_FORMAT, "JSON: the number %s is too large", text);
+}
+
 static dm_status skip_string(dmi_json *json) {
     char scratch[4];
     dm_status status = DM_OK;
@@ -195,6 +244,15 @@ static dm_status skip_string(dmi_json *json) {
     }
 done:
     return status;
+}
+
+dm_status dmi_json_word(dmi_json *json, const char *word) {
+    const size_t length = strlen(word);
+    skip_space(json);
+    if ((size_t)(json->end - json->cursor) < length || memcmp(json->cursor, word, length) != 0)
+        return unexpected(json, word);
+    json->cursor += length;
+    return DM_OK;
 }
 
 static dm_status skip_word(dmi_json *json) {
@@ -213,7 +271,8 @@ static dm_status skip_value(dmi_json *json, int depth);
 
 static dm_status skip_members(dmi_json *json, char close, int depth) {
     dm_status status = DM_OK;
-    if (depth >= MAX_DEPTH) return dmi_fail(DM_ERROR_FORMAT, "JSON: nested more than %d deep", MAX_DEPTH);
+    if (depth >= DMI_JSON_MAX_DEPTH)
+        return dmi_fail(DM_ERROR_FORMAT, "JSON: nested more than %d deep", DMI_JSON_MAX_DEPTH);
     json->cursor++;
     if (dmi_json_accept(json, close)) return DM_OK;
     do {
@@ -269,7 +328,7 @@ int dmi_utf8_valid(const char *text, size_t size) {
     return 1;
 }
 
-void dmi_text_append(dmi_text *text, const char *data, size_t size) {
+void dmi_buffer_append(dmi_buffer *text, const char *data, size_t size) {
     if (text->status != DM_OK || size == 0) return;
     if (size > text->capacity - text->size) {
         size_t capacity = (text->size + size) * 2 + 256;
@@ -287,22 +346,55 @@ void dmi_text_append(dmi_text *text, const char *data, size_t size) {
     text->size += size;
 }
 
-void dmi_text_puts(dmi_text *text, const char *string) {
-    dmi_text_append(text, string, strlen(string));
+void dmi_buffer_puts(dmi_buffer *text, const char *string) {
+    dmi_buffer_append(text, string, strlen(string));
 }
 
-void dmi_text_put_int(dmi_text *text, int64_t value) {
+void dmi_buffer_put_int(dmi_buffer *text, int64_t value) {
     char digits[24];
     int length = snprintf(digits, sizeof digits, "%" PRId64, value);
-    dmi_text_append(text, digits, (size_t)length);
+    dmi_buffer_append(text, digits, (size_t)length);
 }
 
-void dmi_text_put_json_string(dmi_text *text, const char *string) {
-    dmi_text_append(text, "\"", 1);
+/* Digits and exponent of the shortest "d.ddde+dd" that reads back as the same number. */
+static int shortest_digits(double value, char digits[18], int *exponent) {
+    char text[64];
+    int count = 0;
+    for (int precision = 0; precision < 17; precision++) {
+        snprintf(text, sizeof text, "%.*e", precision, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    const char *at = text;
+    for (; *at != 'e'; at++) /* whatever the locale puts between the digits */
+        if (*at >= '0' && *at <= '9') digits[count++] = *at;
+    *exponent = (int)strtol(at + 1, NULL, 10);
+    return count;
+}
+
+void dmi_buffer_put_real(dmi_buffer *text, double value) {
+    char digits[18], out[64];
+    int exponent, used = 0;
+    const int count = shortest_digits(fabs(value), digits, &exponent);
+    const int fixed = exponent >= -4 && exponent < 16, point = fixed ? exponent : 0;
+    if (signbit(value)) out[used++] = '-';
+    if (point < 0) used += snprintf(out + used, sizeof out - (size_t)used, "0.%.*s", -point - 1, "000");
+    for (int k = 0; k <= point || k < count; k++) {
+        if (k > 0 && k == point + 1) out[used++] = '.';
+        out[used++] = k < count ? digits[k] : '0';
+    }
+    if (fixed && count <= point + 1) used += snprintf(out + used, sizeof out - (size_t)used, ".0");
+    if (!fixed)
+        used += snprintf(out + used, sizeof out - (size_t)used, "e%s%02d", exponent < 0 ? "-" : "+",
+                         abs(exponent));
+    dmi_buffer_append(text, out, (size_t)used);
+}
+
+void dmi_buffer_put_json_string(dmi_buffer *text, const char *string) {
+    dmi_buffer_append(text, "\"", 1);
     for (const char *p = string; *p != '\0';) {
         size_t plain = 0;
         while ((unsigned char)p[plain] >= ' ' && p[plain] != '"' && p[plain] != '\\') plain++;
-        dmi_text_append(text, p, plain);
+        dmi_buffer_append(text, p, plain);
         p += plain;
         if (*p == '\0') break;
         char escape[8];
@@ -310,8 +402,8 @@ void dmi_text_put_json_string(dmi_text *text, const char *string) {
             snprintf(escape, sizeof escape, "\\%c", *p);
         else
             snprintf(escape, sizeof escape, "\\u%04x", (unsigned)(unsigned char)*p);
-        dmi_text_puts(text, escape);
+        dmi_buffer_puts(text, escape);
         p++;
     }
-    dmi_text_append(text, "\"", 1);
+    dmi_buffer_append(text, "\"", 1);
 }

@@ -207,7 +207,7 @@ dm_status dm_png_load(dm_context *context, const char *path, dm_tensor **out) {
     if (out == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
     *out = NULL;
     context = dmi_context(context);
-    dm_status status = dmi_file_read(context, path, &data, &size);
+    dm_status status = dmi_file_read(context, path, SIZE_MAX, &data, &size);
     if (status != DM_OK) return status;
     status = dmi_png_parse(context, data, size, out);
     dmi_free(context, data);

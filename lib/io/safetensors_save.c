@@ -63,33 +63,33 @@ static dm_status check_tensors(int32_t count, const char *const *names, const dm
     return DM_OK;
 }
 
-static void put_metadata(dmi_text *header, int32_t count, const char *const *keys,
+static void put_metadata(dmi_buffer *header, int32_t count, const char *const *keys,
                          const char *const *values) {
-    dmi_text_puts(header, "\"__metadata__\":{");
+    dmi_buffer_puts(header, "\"__metadata__\":{");
     for (int32_t i = 0; i < count; i++) {
-        if (i > 0) dmi_text_puts(header, ",");
-        dmi_text_put_json_string(header, keys[i]);
-        dmi_text_puts(header, ":");
-        dmi_text_put_json_string(header, values[i]);
+        if (i > 0) dmi_buffer_puts(header, ",");
+        dmi_buffer_put_json_string(header, keys[i]);
+        dmi_buffer_puts(header, ":");
+        dmi_buffer_put_json_string(header, values[i]);
     }
-    dmi_text_puts(header, "}");
+    dmi_buffer_puts(header, "}");
 }
 
-static void put_tensor(dmi_text *header, const char *name, const dm_tensor *tensor, int64_t begin,
+static void put_tensor(dmi_buffer *header, const char *name, const dm_tensor *tensor, int64_t begin,
                        int64_t end) {
-    dmi_text_put_json_string(header, name);
-    dmi_text_puts(header, ":{\"dtype\":\"");
-    dmi_text_puts(header, type_name(tensor->dtype));
-    dmi_text_puts(header, "\",\"shape\":[");
+    dmi_buffer_put_json_string(header, name);
+    dmi_buffer_puts(header, ":{\"dtype\":\"");
+    dmi_buffer_puts(header, type_name(tensor->dtype));
+    dmi_buffer_puts(header, "\",\"shape\":[");
     for (int32_t d = 0; d < tensor->rank; d++) {
-        if (d > 0) dmi_text_puts(header, ",");
-        dmi_text_put_int(header, tensor->shape[d]);
+        if (d > 0) dmi_buffer_puts(header, ",");
+        dmi_buffer_put_int(header, tensor->shape[d]);
     }
-    dmi_text_puts(header, "],\"data_offsets\":[");
-    dmi_text_put_int(header, begin);
-    dmi_text_puts(header, ",");
-    dmi_text_put_int(header, end);
-    dmi_text_puts(header, "]}");
+    dmi_buffer_puts(header, "],\"data_offsets\":[");
+    dmi_buffer_put_int(header, begin);
+    dmi_buffer_puts(header, ",");
+    dmi_buffer_put_int(header, end);
+    dmi_buffer_puts(header, "]}");
 }
 
 static int64_t tensor_bytes(const dm_tensor *tensor) {
@@ -121,26 +121,26 @@ done:
 }
 
 /* The header with its length in front, padded so that the data begins aligned. */
-static dm_status build_header(dmi_text *header, int32_t count, const char *const *names,
+static dm_status build_header(dmi_buffer *header, int32_t count, const char *const *names,
                               const dm_tensor *const *tensors, const int32_t *order, int32_t metadata_count,
                               const char *const *keys, const char *const *values) {
     uint64_t length = 0;
     int64_t position = 0;
-    dmi_text_append(header, (const char *)&length, sizeof length);
-    dmi_text_puts(header, "{");
+    dmi_buffer_append(header, (const char *)&length, sizeof length);
+    dmi_buffer_puts(header, "{");
     if (metadata_count > 0) put_metadata(header, metadata_count, keys, values);
     for (int32_t i = 0; i < count; i++) {
         int32_t k = order[i];
         int64_t end;
         if (__builtin_add_overflow(position, tensor_bytes(tensors[k]), &end))
             return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "tensors: expected less than 2^63 bytes");
-        if (i > 0 || metadata_count > 0) dmi_text_puts(header, ",");
+        if (i > 0 || metadata_count > 0) dmi_buffer_puts(header, ",");
         put_tensor(header, names[k], tensors[k], position, end);
         position = end;
     }
-    dmi_text_puts(header, "}");
+    dmi_buffer_puts(header, "}");
     while (header->status == DM_OK && header->size % DMI_SAFETENSORS_ALIGNMENT != 0)
-        dmi_text_puts(header, " ");
+        dmi_buffer_puts(header, " ");
     if (header->status != DM_OK) return header->status;
     length = header->size - sizeof length;
     if (length > DMI_SAFETENSORS_HEADER_MAX)
@@ -155,7 +155,7 @@ dm_status dm_safetensors_save(dm_context *context, const char *path, int32_t cou
                               const dm_tensor *const *tensors, int32_t metadata_count,
                               const char *const *keys, const char *const *values) {
     dm_status status;
-    dmi_text header = {0};
+    dmi_buffer header = {0};
     dmi_atomic_file file = DMI_ATOMIC_CLOSED;
     int32_t *order = NULL;
     if (count < 0 || metadata_count < 0)
