@@ -22,6 +22,9 @@ typedef int32_t dm_prediction_type;
 #define DM_PREDICTION_EPSILON 1 /**< the noise eps */
 #define DM_PREDICTION_X0      2 /**< the clean sample */
 #define DM_PREDICTION_V       3 /**< v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0: Salimans, Ho 2022 */
+#define DM_PREDICTION_FLOW    4 /**< the velocity eps - x0 of flow matching: Lipman et al. 2023 */
+#define DM_PREDICTION_SCORE   5 /**< -eps / sqrt(1 - alpha_bar), of q(x_t | x0): Song et al. 2021 */
+#define DM_PREDICTION_MEAN    6 /**< the mean of q(x_{t-1} | x_t, x0): Ho et al. 2020, eq. 7 */
 
 /** Which timesteps a run of N steps visits (Lin et al. 2023, table 2). */
 typedef int32_t dm_timestep_spacing;
@@ -33,6 +36,10 @@ typedef int32_t dm_timestep_spacing;
 typedef int32_t dm_variance_type;
 #define DM_VARIANCE_FIXED_SMALL 1 /**< beta_tilde_t, Ho et al. 2020 eq. 7 */
 #define DM_VARIANCE_FIXED_LARGE 2 /**< beta_t */
+/** The network has a second half of channels: the logarithm of the variance. */
+#define DM_VARIANCE_LEARNED 3
+/** The same, v from log beta_tilde_t (v = -1) to log beta_t (v = 1): Nichol and Dhariwal 2021, eq. 15. */
+#define DM_VARIANCE_LEARNED_RANGE 4
 
 /** Algorithm of the reverse step. */
 typedef int32_t dm_sampler_type;
@@ -129,7 +136,9 @@ DM_API dm_status dm_scheduler_add_noise(const dm_scheduler *scheduler, const dm_
                                         const dm_tensor *noise, const dm_tensor *t, dm_tensor *out);
 
 /** What the network should predict for x_t of dm_scheduler_add_noise(), by the scheduler's prediction type:
- *  noise, x0, or v = sqrt(alpha_bar[t]) noise - sqrt(1 - alpha_bar[t]) x0 (Salimans and Ho 2022, section 4).
+ *  with a = sqrt(alpha_bar[t]) and s = sqrt(1 - alpha_bar[t]) noise, x0, v = a noise - s x0 (Salimans and Ho
+ *  2022, section 4), the flow's velocity noise - x0 (Lipman et al. 2023), the score -noise / s (Song et al.
+ *  2021, eq. 7), or the posterior's mean of x_{t-1} (Ho et al. 2020, eq. 7).
  *  @param scheduler not NULL
  *  @param x0,noise,t as in dm_scheduler_add_noise()
  *  @param out [out] f32 like x0; may be x0 or noise, must not overlap them otherwise
@@ -139,7 +148,8 @@ DM_API dm_status dm_scheduler_target(const dm_scheduler *scheduler, const dm_ten
 
 /** Converts a prediction of one type at (x_t, t) into another type. With a = sqrt(alpha_bar[t]) and s =
  *  sqrt(1 - alpha_bar[t]): x_t = a x0 + s eps and v = a eps - s x0 (Salimans and Ho 2022, appendix D).
- *  Near t = T-1 the step from eps to x0 or v divides by a small a and loses as many digits as 1/a has.
+ *  Near t = T-1 the step from eps or the score to x0 or v divides by a small a and loses as many digits as
+ *  1/a has.
  *  @param scheduler not NULL
  *  @param from type of `prediction`
  *  @param to type of `out`; from = to copies
@@ -148,8 +158,8 @@ DM_API dm_status dm_scheduler_target(const dm_scheduler *scheduler, const dm_ten
  *  @param prediction f32 like x_t
  *  @param out [out] f32 like x_t; may be x_t or prediction, must not overlap them otherwise
  *  Errors: INVALID_ARGUMENT (NULL, types, t out of range), DTYPE, SHAPE (also: not contiguous),
- *  UNSUPPORTED (from epsilon to another type where alpha_bar[t] is 0); `out` is as it was then. Threads:
- *  any. Cost: O(n), allocates nothing. Since: 0.1 */
+ *  UNSUPPORTED (from epsilon or the score to another type where alpha_bar[t] is 0); `out` is as it was then.
+ * Threads: any. Cost: O(n), allocates nothing. Since: 0.1 */
 DM_API dm_status dm_scheduler_convert(const dm_scheduler *scheduler, dm_prediction_type from,
                                       dm_prediction_type to, const dm_tensor *x_t, const dm_tensor *t,
                                       const dm_tensor *prediction, dm_tensor *out);
@@ -222,7 +232,7 @@ DM_API const char *dm_beta_schedule_name(dm_beta_schedule value);
 /** A beta schedule by its name. @return the constant, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_beta_schedule dm_beta_schedule_from_name(const char *name);
-/** Name of a prediction type: "epsilon", "sample" (x0) or "v_prediction".
+/** Name of a prediction type: "epsilon", "sample" (x0), "v_prediction", "flow_prediction", "score" or "mean".
  *  @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_prediction_type_name(dm_prediction_type value);
@@ -236,7 +246,7 @@ DM_API const char *dm_timestep_spacing_name(dm_timestep_spacing value);
 /** A timestep spacing by its name. @return the constant, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_timestep_spacing dm_timestep_spacing_from_name(const char *name);
-/** Name of a variance type: "fixed_small" or "fixed_large".
+/** Name of a variance type: "fixed_small", "fixed_large", "learned" or "learned_range".
  *  @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_variance_type_name(dm_variance_type value);

@@ -13,34 +13,28 @@ typedef struct pair {
 
 /* One of the three mixtures below. */
 typedef struct mixture_kind {
-    pair (*weights)(const struct mixture_kind *mixture, double alpha_bar);
+    pair (*weights)(const struct mixture_kind *mixture, const dm_scheduler *scheduler, int32_t t);
     dm_prediction_type from, to;
     int needs_signal; /* divides by sqrt(alpha_bar) */
 } mixture_kind;
 
 /* Ho et al. 2020, eq. 4. */
-static pair weights_of_noising(const mixture_kind *mixture, double alpha_bar) {
+static pair weights_of_noising(const mixture_kind *mixture, const dm_scheduler *scheduler, int32_t t) {
     (void)mixture;
-    pair weights = {sqrt(alpha_bar), sqrt(1.0 - alpha_bar)};
+    pair weights = {sqrt(scheduler->alpha_bars[t]), sqrt(1.0 - scheduler->alpha_bars[t])};
     return weights;
 }
 
 /* Of (x0, noise). */
-static pair weights_of_target(const mixture_kind *mixture, double alpha_bar) {
-    pair weights = {0.0, 1.0};
-    if (mixture->to == DM_PREDICTION_X0) {
-        weights.first = 1.0;
-        weights.second = 0.0;
-    } else if (mixture->to == DM_PREDICTION_V) {
-        weights.first = -sqrt(1.0 - alpha_bar);
-        weights.second = sqrt(alpha_bar);
-    }
+static pair weights_of_target(const mixture_kind *mixture, const dm_scheduler *scheduler, int32_t t) {
+    const dmi_target target = dmi_prediction_target(scheduler, mixture->to, t);
+    pair weights = {target.on_x0, target.on_eps};
     return weights;
 }
 
 /* Of (x_t, prediction). */
-static pair weights_of_conversion(const mixture_kind *mixture, double alpha_bar) {
-    dmi_mix mix = dmi_prediction_mix(mixture->from, mixture->to, alpha_bar);
+static pair weights_of_conversion(const mixture_kind *mixture, const dm_scheduler *scheduler, int32_t t) {
+    dmi_mix mix = dmi_prediction_mix_at(scheduler, mixture->from, mixture->to, t);
     pair weights = {mix.sample, mix.output};
     return weights;
 }
@@ -77,8 +71,8 @@ static void mix_block(void *arg, int64_t block, int32_t worker) {
     const int64_t begin = block % task->blocks * BLOCK;
     const int64_t count = task->size - begin < BLOCK ? task->size - begin : BLOCK;
     const int64_t at = sample * task->size + begin;
-    const double alpha_bar = task->scheduler->alpha_bars[timestep_at(task->t, sample)];
-    mix_floats(task->mixture->weights(task->mixture, alpha_bar), task->first + at, task->second + at,
+    const int32_t t = (int32_t)timestep_at(task->t, sample);
+    mix_floats(task->mixture->weights(task->mixture, task->scheduler, t), task->first + at, task->second + at,
                task->out + at, count);
 }
 
@@ -102,9 +96,10 @@ static dm_status check_timesteps(const dm_scheduler *scheduler, const mixture_ki
             return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t[%lld]: expected 0..%d, got %lld", (long long)i,
                             (int)num_train - 1, (long long)value);
         if (mixture->needs_signal && scheduler->alpha_bars[value] == 0.0)
-            return dmi_fail(DM_ERROR_UNSUPPORTED,
-                            "t[%lld]: alpha_bar[%lld] is 0, where epsilon determines neither x0 nor v",
-                            (long long)i, (long long)value);
+            return dmi_fail(
+                DM_ERROR_UNSUPPORTED,
+                "t[%lld]: alpha_bar[%lld] is 0, where epsilon and the score determine neither x0 nor v",
+                (long long)i, (long long)value);
     }
     return DM_OK;
 }

@@ -19,16 +19,19 @@ static const name_row beta_schedules[] = {{DM_BETA_SCHEDULE_LECTURE_COSINE, "lec
 static const name_row prediction_types[] = {{DM_PREDICTION_EPSILON, "epsilon"},
                                             {DM_PREDICTION_X0, "sample"},
                                             {DM_PREDICTION_V, "v_prediction"},
+                                            {DM_PREDICTION_FLOW, "flow_prediction"},
+                                            {DM_PREDICTION_SCORE, "score"},
+                                            {DM_PREDICTION_MEAN, "mean"},
                                             {0, NULL}};
 static const name_row spacings[] = {{DM_SPACING_LEADING, "leading"},
                                     {DM_SPACING_TRAILING, "trailing"},
                                     {DM_SPACING_LINSPACE, "linspace"},
                                     {0, NULL}};
 /* "fixed_small_log" takes the logarithm of the same variance and its exponential again. */
-static const name_row variance_types[] = {{DM_VARIANCE_FIXED_SMALL, "fixed_small"},
-                                          {DM_VARIANCE_FIXED_LARGE, "fixed_large"},
-                                          {DM_VARIANCE_FIXED_SMALL, "fixed_small_log"},
-                                          {0, NULL}};
+static const name_row variance_types[] = {
+    {DM_VARIANCE_FIXED_SMALL, "fixed_small"},     {DM_VARIANCE_FIXED_LARGE, "fixed_large"},
+    {DM_VARIANCE_FIXED_SMALL, "fixed_small_log"}, {DM_VARIANCE_LEARNED, "learned"},
+    {DM_VARIANCE_LEARNED_RANGE, "learned_range"}, {0, NULL}};
 
 static const char *find_name(const name_row *row, int32_t value) {
     for (; row->name; row++)

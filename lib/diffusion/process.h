@@ -42,9 +42,28 @@ typedef struct dmi_mix {
     double output;
 } dmi_mix;
 
-/* Network output of type `from` -> type `to`. With alpha_bar == 0 an epsilon says nothing of x0:
- * dmi_prediction_needs_signal() tells whether the mix divides by sqrt(alpha_bar). */
+/* Network output of type `from` -> type `to`, both epsilon, x0 or v. */
 dmi_mix dmi_prediction_mix(dm_prediction_type from, dm_prediction_type to, double alpha_bar);
+/* The same for all types, at a training timestep. */
+dmi_mix dmi_prediction_mix_at(const dm_scheduler *scheduler, dm_prediction_type from, dm_prediction_type to,
+                              int32_t t);
+/* With alpha_bar == 0 an epsilon says nothing of x0: whether the mix divides by sqrt(alpha_bar). */
 int dmi_prediction_needs_signal(dm_prediction_type from, dm_prediction_type to);
+
+/* A prediction of the type is on_x0 * x0 + on_eps * eps. */
+typedef struct dmi_target {
+    double on_x0, on_eps;
+} dmi_target;
+dmi_target dmi_prediction_target(const dm_scheduler *scheduler, dm_prediction_type type, int32_t t);
+
+/* q(x_{t-1} | x_t, x0): mean of_x0 * x0 + of_x_t * x_t, and variance (beta_tilde). */
+typedef struct dmi_posterior {
+    double of_x0, of_x_t, variance;
+} dmi_posterior;
+dmi_posterior dmi_posterior_at(const dm_scheduler *scheduler, int32_t t);
+
+static inline int dmi_variance_is_learned(dm_variance_type type) {
+    return type == DM_VARIANCE_LEARNED || type == DM_VARIANCE_LEARNED_RANGE;
+}
 
 #endif

@@ -26,7 +26,8 @@ void dmi_ddim_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_wei
         weights->prev_from_sample = direction * eps.sample;
         weights->prev_from_x0 = sqrt(alpha_bar_next) + direction * eps.output;
     } else {
-        const dmi_mix eps = dmi_prediction_mix(options->prediction_type, DM_PREDICTION_EPSILON, alpha_bar);
+        const dmi_mix eps = dmi_prediction_mix_at(scheduler, options->prediction_type, DM_PREDICTION_EPSILON,
+                                                  scheduler->timesteps[index]);
         weights->prev_from_sample = direction * eps.sample;
         weights->prev_from_output = direction * eps.output;
         weights->prev_from_x0 = sqrt(alpha_bar_next);

@@ -43,13 +43,16 @@ dm_status dmi_step_weights_at(const dm_scheduler *scheduler, int32_t index, dmi_
     const dm_prediction_type type = scheduler->options.prediction_type;
     const int32_t t = scheduler->timesteps[index];
     const double alpha_bar = scheduler->alpha_bars[t];
+    if (dmi_variance_is_learned(scheduler->options.variance_type))
+        return dmi_fail(DM_ERROR_UNSUPPORTED, "scheduler: expected a fixed variance, got %s",
+                        dm_variance_type_name(scheduler->options.variance_type));
     if (alpha_bar == 0.0 && dmi_prediction_needs_signal(type, DM_PREDICTION_X0))
         return dmi_fail(
             DM_ERROR_UNSUPPORTED,
-            "scheduler: alpha_bar is 0 at timestep %d, where a network that predicts epsilon determines "
-            "no x0; train it to predict v or x0",
+            "scheduler: alpha_bar is 0 at timestep %d, where a network that predicts epsilon or the score "
+            "determines no x0; train it to predict v or x0",
             (int)t);
-    const dmi_mix x0 = dmi_prediction_mix(type, DM_PREDICTION_X0, alpha_bar);
+    const dmi_mix x0 = dmi_prediction_mix_at(scheduler, type, DM_PREDICTION_X0, t);
     *weights = zero;
     weights->x0_from_sample = x0.sample;
     weights->x0_from_output = x0.output;

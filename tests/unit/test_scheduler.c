@@ -124,7 +124,7 @@ static void spoil_sampler(dm_scheduler_options *o) {
     o->sampler = 99;
 }
 static void spoil_variance(dm_scheduler_options *o) {
-    o->variance_type = 3;
+    o->variance_type = 5;
 }
 static void spoil_start(dm_scheduler_options *o) {
     o->beta_start = 0;
@@ -297,6 +297,11 @@ static void test_names(void **state) {
     assert_int_equal(dm_prediction_type_from_name("epsilon"), DM_PREDICTION_EPSILON);
     assert_int_equal(dm_prediction_type_from_name("sample"), DM_PREDICTION_X0);
     assert_int_equal(dm_prediction_type_from_name("v_prediction"), DM_PREDICTION_V);
+    assert_int_equal(dm_prediction_type_from_name("flow_prediction"), DM_PREDICTION_FLOW);
+    assert_int_equal(dm_prediction_type_from_name("score"), DM_PREDICTION_SCORE);
+    assert_int_equal(dm_prediction_type_from_name("mean"), DM_PREDICTION_MEAN);
+    assert_string_equal(dm_variance_type_name(DM_VARIANCE_LEARNED), "learned");
+    assert_int_equal(dm_variance_type_from_name("learned_range"), DM_VARIANCE_LEARNED_RANGE);
     assert_int_equal(dm_timestep_spacing_from_name("leading"), DM_SPACING_LEADING);
     assert_int_equal(dm_timestep_spacing_from_name("trailing"), DM_SPACING_TRAILING);
     assert_string_equal(dm_timestep_spacing_name(DM_SPACING_LINSPACE), "linspace");
@@ -310,7 +315,7 @@ static void test_names(void **state) {
     assert_null(dm_beta_schedule_name(7));
     assert_null(dm_prediction_type_name(-1));
     assert_null(dm_timestep_spacing_name(4));
-    assert_null(dm_variance_type_name(3));
+    assert_null(dm_variance_type_name(5));
     assert_int_equal(dm_sampler_from_name("DDIM"), 0);
     assert_int_equal(dm_sampler_from_name(NULL), 0);
     assert_int_equal(dm_beta_schedule_from_name(NULL), 0);

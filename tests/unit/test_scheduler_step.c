@@ -42,7 +42,7 @@ static void test_target(void **state) {
     (void)state;
     fixture *f = make_fixture();
     dm_scheduler_options options = defaults();
-    for (options.prediction_type = 1; options.prediction_type <= 3; options.prediction_type++) {
+    for (options.prediction_type = 1; options.prediction_type <= 6; options.prediction_type++) {
         dm_scheduler *scheduler = make(&options);
         double *alpha_bars = read_doubles(scheduler, dm_scheduler_alpha_bars);
         assert_int_equal(dm_scheduler_prediction_type(scheduler), options.prediction_type);
@@ -53,6 +53,10 @@ static void test_target(void **state) {
             if (options.prediction_type == DM_PREDICTION_X0) assert_true(f->a[i] == f->x0[i]);
             if (options.prediction_type == DM_PREDICTION_V)
                 assert_near(f->a[i], sqrt(alpha_bar) * f->noise[i] - sqrt(1 - alpha_bar) * f->x0[i], 3e-7);
+            if (options.prediction_type == DM_PREDICTION_FLOW)
+                assert_near(f->a[i], (double)f->noise[i] - (double)f->x0[i], 3e-7);
+            if (options.prediction_type == DM_PREDICTION_SCORE)
+                assert_near(f->a[i] * sqrt(1 - alpha_bar), -f->noise[i], 3e-7);
         }
         free(alpha_bars);
         dm_scheduler_destroy(scheduler);
@@ -60,30 +64,62 @@ static void test_target(void **state) {
     free(f);
 }
 
-/* Every type into every other; x0 and v lose what 1 / sqrt(alpha_bar[999]) = 28 amplifies. */
+/* The mean of x_{t-1}: what is left of x0 and noise when its own variance beta_tilde is taken away. */
+static void test_target_mean(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    options.prediction_type = DM_PREDICTION_MEAN;
+    dm_scheduler *s = make(&options);
+    double *bar = read_doubles(s, dm_scheduler_alpha_bars), *beta = read_doubles(s, dm_scheduler_betas);
+    assert_int_equal(dm_scheduler_target(s, &f->x0_t, &f->noise_t, &f->t, &f->a_t), DM_OK);
+    for (int i = 0; i < BATCH * SIZE; i++) {
+        const int64_t t = f->timesteps[i / SIZE];
+        const double before = t > 0 ? bar[t - 1] : 1, tilde = (1 - before) / (1 - bar[t]) * beta[t];
+        assert_near(f->a[i], sqrt(before) * f->x0[i] + sqrt(1 - before - tilde) * f->noise[i], 3e-7);
+    }
+    free(bar);
+    free(beta);
+    dm_scheduler_destroy(s);
+    free(f);
+}
+
+/* Every type into every other; x0 and v lose what 1 / sqrt(alpha_bar[999]) = 28 amplifies, the others what
+ * their terms in single precision say. */
+static double convert_tolerance(const fixture *f, const dm_scheduler *s, int32_t from, int32_t to, int i) {
+    const int sample = i / SIZE;
+    if (from == to) return 0;
+    /* x0 -> eps divides by s = 0.0064 at t = 0 */
+    if (from <= 3 && to <= 3) return sample == 0 ? 5e-5 : sample == 1 ? 2e-6 : 2e-5;
+    const int32_t t = (int32_t)f->timesteps[sample];
+    const double alpha_bar = s->alpha_bars[t], x0 = fabs((double)f->x0[i]), noise = fabs((double)f->noise[i]);
+    const dmi_mix m = dmi_prediction_mix_at(s, from, to, t);
+    const dmi_target terms = dmi_prediction_target(s, from, t);
+    const double x_t_terms = sqrt(alpha_bar) * x0 + sqrt(1 - alpha_bar) * noise;
+    const double from_terms = fabs(terms.on_x0) * x0 + fabs(terms.on_eps) * noise;
+    return 3e-7 * (1 + fabs(m.sample) * x_t_terms + fabs(m.output) * from_terms);
+}
+
 static void test_convert(void **state) {
     (void)state;
     fixture *f = make_fixture();
     dm_scheduler_options options = defaults();
-    dm_scheduler *by_type[4] = {0};
-    for (options.prediction_type = 1; options.prediction_type <= 3; options.prediction_type++)
+    dm_scheduler *by_type[7] = {0};
+    for (options.prediction_type = 1; options.prediction_type <= 6; options.prediction_type++)
         by_type[options.prediction_type] = make(&options);
     dm_scheduler *scheduler = by_type[1];
     assert_int_equal(dm_scheduler_add_noise(scheduler, &f->x0_t, &f->noise_t, &f->t, &f->x_t_t), DM_OK);
-    for (int32_t from = 1; from <= 3; from++)
-        for (int32_t to = 1; to <= 3; to++) {
+    for (int32_t from = 1; from <= 6; from++)
+        for (int32_t to = 1; to <= 6; to++) {
             assert_int_equal(dm_scheduler_target(by_type[from], &f->x0_t, &f->noise_t, &f->t, &f->a_t),
                              DM_OK);
             assert_int_equal(dm_scheduler_convert(scheduler, from, to, &f->x_t_t, &f->t, &f->a_t, &f->a_t),
                              DM_OK);
             assert_int_equal(dm_scheduler_target(by_type[to], &f->x0_t, &f->noise_t, &f->t, &f->b_t), DM_OK);
-            for (int i = 0; i < BATCH * SIZE; i++) {
-                /* x0 -> eps divides by s = 0.0064 at t = 0 */
-                double tolerance = from == to ? 0 : i / SIZE == 0 ? 5e-5 : i / SIZE == 1 ? 2e-6 : 2e-5;
-                assert_near(f->a[i], f->b[i], tolerance);
-            }
+            for (int i = 0; i < BATCH * SIZE; i++)
+                assert_near(f->a[i], f->b[i], convert_tolerance(f, scheduler, from, to, i));
         }
-    for (int i = 1; i <= 3; i++) dm_scheduler_destroy(by_type[i]);
+    for (int i = 1; i <= 6; i++) dm_scheduler_destroy(by_type[i]);
     free(f);
 }
 
@@ -103,7 +139,7 @@ static void test_forward_errors(void **state) {
     assert_fails(dm_scheduler_add_noise(s, x0, noise, t, out), DM_ERROR_INVALID_ARGUMENT, "1099511627776");
     f->timesteps[2] = 0;
     assert_fails(dm_scheduler_convert(s, 0, 2, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "from");
-    assert_fails(dm_scheduler_convert(s, 1, 4, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "to");
+    assert_fails(dm_scheduler_convert(s, 1, 7, x0, t, noise, out), DM_ERROR_INVALID_ARGUMENT, "to");
     assert_fails(dm_scheduler_add_noise(s, NULL, noise, t, out), DM_ERROR_INVALID_ARGUMENT, "x0");
     assert_fails(dm_scheduler_add_noise(s, x0, NULL, t, out), DM_ERROR_INVALID_ARGUMENT, "noise");
     assert_fails(dm_scheduler_add_noise(s, x0, noise, NULL, out), DM_ERROR_INVALID_ARGUMENT, "t");
@@ -152,7 +188,19 @@ static void test_zero_snr_refusals(void **state) {
                  DM_ERROR_UNSUPPORTED, "timestep 999");
     assert_int_equal(dm_scheduler_step(s, 1, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, NULL), DM_OK);
     dm_scheduler_destroy(s);
-    for (options.prediction_type = 2; options.prediction_type <= 3; options.prediction_type++)
+    options.prediction_type = DM_PREDICTION_SCORE;
+    s = make(&options);
+    assert_fails(dm_scheduler_convert(s, DM_PREDICTION_SCORE, DM_PREDICTION_FLOW, &f->x0_t, &f->t,
+                                      &f->noise_t, &f->a_t),
+                 DM_ERROR_UNSUPPORTED, "t[2]: alpha_bar[999] is 0");
+    assert_int_equal(dm_scheduler_convert(s, DM_PREDICTION_EPSILON, DM_PREDICTION_SCORE, &f->x0_t, &f->t,
+                                          &f->noise_t, &f->a_t),
+                     DM_OK);
+    for (int i = 2 * SIZE; i < 3 * SIZE; i++) assert_true(f->a[i] == -f->noise[i]);
+    assert_fails(dm_scheduler_step(s, 0, &f->noise_t, &f->x0_t, &f->noise_t, &f->a_t, NULL),
+                 DM_ERROR_UNSUPPORTED, "timestep 999");
+    dm_scheduler_destroy(s);
+    for (options.prediction_type = 2; options.prediction_type <= 4; options.prediction_type++)
         for (options.sampler = 1; options.sampler <= 3; options.sampler++) {
             s = make(&options);
             assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_OK);
@@ -410,6 +458,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_add_noise),
         cmocka_unit_test(test_target),
+        cmocka_unit_test(test_target_mean),
         cmocka_unit_test(test_convert),
         cmocka_unit_test(test_forward_errors),
         cmocka_unit_test(test_zero_snr_refusals),
