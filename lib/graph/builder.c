@@ -228,6 +228,25 @@ dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b) {
     return dmi_build_node(builder, DMI_OP_CONCAT, a, b, -1, -1, -1, NULL);
 }
 
+dmi_value dmi_build_attention(dmi_builder *builder, dmi_value queries, dmi_value keys, dmi_value values,
+                              int32_t heads, int32_t dim, int32_t dim_v) {
+    dmi_attr attr = {
+        .heads = heads, .dim_k = dim, .dim_v = dim_v, .q = {0, dim, 1}, .k = {0, dim, 1}, .v = {0, dim_v, 1}};
+    return dmi_build_node(builder, DMI_OP_ATTENTION, queries, keys, values, -1, -1, &attr);
+}
+
+dmi_value dmi_build_attention_qkv(dmi_builder *builder, dmi_value qkv, int32_t heads, int32_t dim,
+                                  dmi_qkv_order order) {
+    dmi_attr attr = {.heads = heads, .dim_k = dim, .dim_v = dim};
+    dmi_head_layout *parts[] = {&attr.q, &attr.k, &attr.v};
+    for (int32_t i = 0; i < 3; i++) {
+        if (order == DMI_QKV_CHUNKS) *parts[i] = (dmi_head_layout){i * heads * dim, dim, 1};
+        if (order == DMI_QKV_HEADS) *parts[i] = (dmi_head_layout){i * dim, 3 * dim, 1};
+        if (order == DMI_QKV_INTERLEAVED) *parts[i] = (dmi_head_layout){i, 3 * dim, 3};
+    }
+    return dmi_build_node(builder, DMI_OP_ATTENTION, qkv, -1, -1, -1, -1, &attr);
+}
+
 dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
                                double epsilon, const char *name, dmi_value residual, int32_t activation) {
     int32_t w = dmi_build_param(builder, name, "weight", 1, (int64_t[]){channels}, DMI_INIT_ONES, 0);

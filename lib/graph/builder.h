@@ -57,6 +57,20 @@ dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
 dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
                                double epsilon, const char *name, dmi_value residual, int32_t activation);
 
+/* Softmax attention of the pixels of `queries` over those of `keys`, each [heads * dim] a pixel; values
+ * [heads * dim_v]. */
+dmi_value dmi_build_attention(dmi_builder *builder, dmi_value queries, dmi_value keys, dmi_value values,
+                              int32_t heads, int32_t dim, int32_t dim_v);
+/* The order of the channels of a value that holds queries, keys and values. */
+typedef enum dmi_qkv_order {
+    DMI_QKV_CHUNKS,     /* all q, all k, all v, heads within: guided-diffusion's "new" order */
+    DMI_QKV_HEADS,      /* head by head its q, k, v: guided-diffusion's "legacy" order */
+    DMI_QKV_INTERLEAVED /* head by head, number by number q, k, v: EDM */
+} dmi_qkv_order;
+/* The same with qkv [3 * heads * dim]. */
+dmi_value dmi_build_attention_qkv(dmi_builder *builder, dmi_value qkv, int32_t heads, int32_t dim,
+                                  dmi_qkv_order order);
+
 /* The general form that the ones above use; public to tests, which build single-node nets. */
 dmi_value dmi_build_node(dmi_builder *builder, int32_t op, dmi_value in0, dmi_value in1, dmi_value in2,
                          int32_t param0, int32_t param1, const dmi_attr *attr);

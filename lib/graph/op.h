@@ -28,8 +28,14 @@ typedef enum dmi_op_id {
     DMI_OP_ADD,
     DMI_OP_CONCAT,
     DMI_OP_GROUP_NORM,
+    DMI_OP_ATTENTION,
     DMI_OP_COUNT
 } dmi_op_id;
+
+/* Where the numbers of a head are within a pixel: number c of head h at `at + h * head_step + c * step`. */
+typedef struct dmi_head_layout {
+    int32_t at, head_step, step;
+} dmi_head_layout;
 
 /* Constants of a node; an op reads the ones it documents. */
 typedef struct dmi_attr {
@@ -37,11 +43,13 @@ typedef struct dmi_attr {
     int32_t output_pad_h, output_pad_w;
     int32_t groups;
     int32_t out_c;
-    int32_t activation;     /* DMI_ACT_* of kernels.h, 0 = none */
-    int32_t algorithm;      /* DMI_CONV_* */
-    int32_t flip_sin_cos;   /* time embedding: 1: cosines first */
-    double frequency_shift; /* time embedding */
-    double epsilon;         /* group norm */
+    int32_t activation;          /* DMI_ACT_* of kernels.h, 0 = none */
+    int32_t algorithm;           /* DMI_CONV_* */
+    int32_t flip_sin_cos;        /* time embedding: 1: cosines first */
+    double frequency_shift;      /* time embedding */
+    double epsilon;              /* group norm */
+    int32_t heads, dim_k, dim_v; /* attention: numbers a head has in queries and keys, and in values */
+    dmi_head_layout q, k, v;     /* attention */
 } dmi_attr;
 
 typedef struct dmi_node {

@@ -7,6 +7,7 @@
 
 #include "core/core.h"
 #include "kernels/activation.h"
+#include "kernels/attention.h"
 #include "kernels/conv.h"
 #include "kernels/real.h"
 
@@ -28,6 +29,13 @@ typedef struct DMI_R(dmi_group_norm) {
     const real *gamma, *beta; /* [c], NULL: 1 and 0 */
     int32_t activation;       /* NONE, RELU, or SILU (then without residual) */
 } DMI_R(dmi_group_norm);
+
+/* What backward of attention reads and writes; NULL gradients are left out. */
+typedef struct DMI_R(dmi_attention_gradients) {
+    const real *q, *k, *v, *mask, *y, *statistics, *dy;
+    real *dq, *dk, *dv, *dmask; /* = or += (accumulate); dmask always += */
+    int accumulate_dq, accumulate_dk, accumulate_dv;
+} DMI_R(dmi_attention_gradients);
 
 typedef struct DMI_R(dmi_kernels) {
     const char *name;
@@ -78,6 +86,18 @@ typedef struct DMI_R(dmi_kernels) {
                                 int accumulate_dx, real *dresidual, int accumulate_dresidual, real *dgamma,
                                 real *dbeta, void *scratch);
     size_t (*group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
+
+    /* ---- attention (hot/attention.c) ---- */
+    size_t (*attention_scratch)(const dmi_attention *attention, int backward, int has_mask, int32_t workers);
+    /* y = softmax(scale q k^T + mask) v in each head; mask: [queries][keys] or NULL. statistics:
+     * [batch][heads][queries][2], for backward: the row's largest score and 1 / sum of exponentials; NULL:
+     * not wanted. */
+    void (*attention_forward)(dm_context *context, const dmi_attention *attention, const real *q,
+                              const real *k, const real *v, const real *mask, real *y, real *statistics,
+                              void *scratch);
+    /* Writes dv, then dk, then dq of a head: they may be one tensor. */
+    void (*attention_backward)(dm_context *context, const dmi_attention *attention,
+                               const struct DMI_R(dmi_attention_gradients) * gradients, void *scratch);
 } DMI_R(dmi_kernels);
 
 /* Table for dmi_cpu_isa(). */

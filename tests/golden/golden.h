@@ -112,6 +112,9 @@ void golden_compare_posterior(golden *g, const dm_scheduler *scheduler, const go
 int golden_lecture_unet(golden *g, int32_t in_channels, int32_t out_channels, const int32_t *channels,
                         int32_t num_levels, const char *skips, dm_net **out);
 
+/* A case of golden_layers() that has tensors of its own. */
+void golden_attention(golden *g, const cJSON *json);
+
 /* The checks, one a kind of file. */
 void golden_schedules(golden *g);
 void golden_samplers(golden *g);

@@ -258,7 +258,10 @@ static void operation(golden *g, const cJSON *json) {
         rows[i].check(g, &l);
         return;
     }
-    golden_unsupported(g, "operation \"%s\"", op);
+    if (strncmp(op, "softmax attention", 17) == 0)
+        golden_attention(g, json);
+    else
+        golden_unsupported(g, "operation \"%s\"", op);
 }
 
 /* ---- <key>/<source>/dim<n>-flip<0|1>-shift<s>, timesteps <key>/t ---- */

@@ -181,6 +181,24 @@ static dmi_value conv_case(dmi_builder *b, dmi_value x, const dmi_attr *attr, in
 
 enum { CASES_PER_OP = 6, IN_C = 4 };
 
+/* Keys and queries in one value in three orders; a value at two places; fewer keys than queries and a mask.
+ */
+static dmi_value attention_case(dmi_builder *b, int index, dmi_value x) {
+    if (index < 3) {
+        dmi_value qkv = dmi_build_conv(b, x, IN_C, 3 * IN_C, 1, 1, 0, "qkv", plain);
+        return dmi_build_attention_qkv(b, qkv, 2, IN_C / 2, (dmi_qkv_order)(DMI_QKV_CHUNKS + index));
+    }
+    if (index == 3) {
+        dmi_value v = dmi_build_conv(b, x, IN_C, IN_C, 1, 1, 0, "v", plain);
+        return dmi_build_add(b, dmi_build_attention(b, x, x, v, 1, IN_C, IN_C), x, DMI_ACT_NONE);
+    }
+    dmi_value k = dmi_build_conv(b, x, IN_C, IN_C, 3, 2, 1, "k", plain);
+    dmi_value v = dmi_build_conv(b, x, IN_C, IN_C, 3, 2, 1, "v", plain);
+    int32_t mask = dmi_build_param(b, "mask", NULL, 2, (int64_t[]){48, 12}, DMI_INIT_ZEROS, 0);
+    dmi_attr attr = {.heads = 4, .dim_k = 1, .dim_v = 1, .q = {0, 1, 1}, .k = {0, 1, 1}, .v = {0, 1, 1}};
+    return dmi_build_node(b, DMI_OP_ATTENTION, x, k, v, mask, -1, &attr);
+}
+
 /* Adds case `index` of an operation after the input x; 0 when there is no such case. Outputs keep the size h
  * x w. */
 static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value *out, int32_t *out_c) {
@@ -324,6 +342,10 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
             dmi_build_group_norm(b, x, IN_C, index == 0 ? 1 : 2, 1e-3, "norm", residual, activation[index]);
         return 1;
     }
+    case DMI_OP_ATTENTION:
+        if (index > 4) return 0;
+        *out = attention_case(b, index, x);
+        return 1;
     default:
         return 0;
     }

@@ -25,6 +25,8 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_concat);
     case DMI_OP_GROUP_NORM:
         return &DMI_R(dmi_op_group_norm);
+    case DMI_OP_ATTENTION:
+        return &DMI_R(dmi_op_attention);
     default:
         return NULL;
     }

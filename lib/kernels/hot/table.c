@@ -1,4 +1,5 @@
 /* The table of this variant. */
+#include "kernels/hot/attention_kernels.h"
 #include "kernels/hot/conv_kernels.h"
 #include "kernels/hot/elementwise.h"
 #include "kernels/hot/tables.h"
@@ -22,4 +23,7 @@ const DMI_R(dmi_kernels) DMI_K(dmi_kernels_table) = {
     .group_norm_forward = DMI_K(dmi_group_norm_forward),
     .group_norm_backward = DMI_K(dmi_group_norm_backward),
     .group_norm_scratch = DMI_K(dmi_group_norm_scratch),
+    .attention_scratch = DMI_K(dmi_attention_scratch),
+    .attention_forward = DMI_K(dmi_attention_forward),
+    .attention_backward = DMI_K(dmi_attention_backward),
 };
