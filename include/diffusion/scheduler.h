@@ -41,11 +41,42 @@ typedef int32_t dm_variance_type;
 /** The same, v from log beta_tilde_t (v = -1) to log beta_t (v = 1): Nichol and Dhariwal 2021, eq. 15. */
 #define DM_VARIANCE_LEARNED_RANGE 4
 
-/** Algorithm of the reverse step. */
+/** Algorithm of the reverse step; docs/samplers.md has a table of the names that other packages use. */
 typedef int32_t dm_sampler_type;
-#define DM_SAMPLER_DDPM    1 /**< ancestral sampling, Ho et al. 2020 eq. 6-7 */
-#define DM_SAMPLER_DDIM    2 /**< Song, Meng and Ermon 2021 eq. 12 */
-#define DM_SAMPLER_LECTURE 3 /**< the lecture's reverse_diffusion_step: x0 estimate clamped to [-1, 1] */
+#define DM_SAMPLER_DDPM         1 /**< ancestral sampling, Ho et al. 2020 eq. 6-7 */
+#define DM_SAMPLER_DDIM         2 /**< Song, Meng and Ermon 2021 eq. 12 */
+#define DM_SAMPLER_LECTURE      3 /**< the lecture's reverse_diffusion_step: x0 estimate clamped to [-1, 1] */
+#define DM_SAMPLER_EULER        4 /**< Karras et al. 2022: Euler's method on dx/dsigma = (x - x0) / sigma */
+#define DM_SAMPLER_EULER_A      5 /**< Euler to sigma_down, then fresh noise (ancestral) */
+#define DM_SAMPLER_HEUN         6 /**< Karras et al. 2022, algorithm 1: two network calls a step */
+#define DM_SAMPLER_DPMPP_2M     7 /**< DPM-Solver++ multistep, Lu et al. 2022b; order 1..3, default 2 */
+#define DM_SAMPLER_DPMPP_2M_SDE 8 /**< the same for the reverse SDE; order 1..3, default 2 */
+#define DM_SAMPLER_DPM_2M       9 /**< DPM-Solver multistep, Lu et al. 2022a: noise prediction; order 1..3 */
+#define DM_SAMPLER_DPM_2M_SDE   10 /**< the same for the reverse SDE; order 1..2 */
+
+/** Which marginals the state has, x_t = alpha x0 + sigma eps, and what the network sees of them. Algorithms
+ * in sigma (Euler and its relatives) take a network of the discrete process with the input x / sqrt(sigma^2 +
+ * 1) at alpha = 1; the others keep alpha^2 + sigma^2 = 1. */
+typedef int32_t dm_process;
+#define DM_PROCESS_DISCRETE 1 /**< the betas; 0 means the same */
+#define DM_PROCESS_EDM      2 /**< Karras et al. 2022: alpha = 1, preconditioned network F, t = log(sigma) / 4 */
+#define DM_PROCESS_FLOW     3 /**< flow matching: alpha = 1 - sigma, t = T sigma */
+#define DM_PROCESS_VE       4 /**< alpha = 1, the network sees x itself and t = sigma */
+
+/** Noise levels of a run. */
+typedef int32_t dm_sigma_schedule;
+#define DM_SIGMAS_TIMESTEPS       1 /**< those of the timesteps; 0 means the same */
+#define DM_SIGMAS_KARRAS          2 /**< evenly spaced in sigma^(1/rho): Karras et al. 2022, eq. 5 */
+#define DM_SIGMAS_EXPONENTIAL     3 /**< evenly spaced in log sigma */
+#define DM_SIGMAS_POLYEXPONENTIAL 4 /**< log sigma falls as (1 - k/(N-1))^rho: k-diffusion */
+#define DM_SIGMAS_BETA            5 /**< quantiles of Beta(0.6, 0.6): Lee et al. 2024 */
+#define DM_SIGMAS_LU              6 /**< evenly spaced in lambda = -log sigma: Lu et al. 2022b */
+#define DM_SIGMAS_LOG_LINEAR      7 /**< N + 1 evenly spaced in log sigma, the last is the end of the run */
+
+/** Variant of a multistep or singlestep solver. */
+typedef int32_t dm_solver_type;
+#define DM_SOLVER_MIDPOINT 1 /**< of DPM-Solver, order 2 */
+#define DM_SOLVER_HEUN     2 /**< of DPM-Solver, order 2 */
 
 /** Options of dm_scheduler_create(). Fill with dm_scheduler_options_init(). */
 typedef struct dm_scheduler_options {
@@ -70,6 +101,26 @@ typedef struct dm_scheduler_options {
     double clip_sample_range;         /**< > 0; default 1 */
     int32_t use_clipped_model_output; /**< of DDIM, 1: recompute eps from the clipped x0; default 0 */
     int32_t rescale_betas_zero_snr;   /**< 1: shift the schedule to alpha_bar[T-1] = 0; default 0 */
+    dm_process process;               /**< default 0: DM_PROCESS_DISCRETE */
+    dm_sigma_schedule sigma_schedule; /**< default 0: DM_SIGMAS_TIMESTEPS */
+    double sigma_min;                 /**< lowest sigma of a sigma schedule, > 0; default 0: the process's */
+    double sigma_max;                 /**< highest, > sigma_min; default 0: the process's */
+    double rho;                       /**< of Karras and polyexponential sigmas, > 0; default 0: 7 and 1 */
+    double sigma_data;                /**< of EDM's preconditioning, > 0; default 0: 0.5 */
+    int32_t final_sigma_min;    /**< 1: the run ends at the process's lowest sigma, not at 0; default 0 */
+    int32_t solver_order;       /**< of multistep and singlestep methods; default 0: the method's own */
+    dm_solver_type solver_type; /**< default 0: the method's own */
+    int32_t
+        full_order_final; /**< 1: runs of less than 15 steps do not lower the order of the last; default 0 */
+    int32_t euler_at_final; /**< 1: the last multistep step is of order 1; default 0 */
+    int32_t
+        continuous_timesteps;  /**< 1: the network of a discrete process sees t = log(sigma) / 4; default 0 */
+    double lambda_min_clipped; /**< DPM-Solver starts where log(alpha / sigma) >= this; default 0: anywhere */
+    double churn;              /**< of Euler, S_churn: noise added again, in N parts; default 0 */
+    double churn_min;          /**< S_tmin: lowest sigma with churn; default 0 */
+    double churn_max;          /**< S_tmax: highest sigma with churn; default 0: no bound */
+    double churn_noise;        /**< S_noise: standard deviation of churn's noise; default 0: 1 */
+    double flow_shift; /**< of flow matching, sigma' = shift sigma / (1 + (shift - 1) sigma); default 0: 1 */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.
@@ -96,8 +147,9 @@ DM_API void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t st
  *  @param out [out] the scheduler, owned by the caller, *out = NULL on failure; free with
  *        dm_scheduler_destroy()
  *  Errors: INVALID_ARGUMENT (an option out of its range or not finite, betas without the custom schedule,
- *  betas whose alpha_bar underflows to 0 or stays 1), VERSION (newer struct with unknown fields in use),
- *  OUT_OF_MEMORY. Threads: any. Cost: O(T), 20 bytes a timestep. Since: 0.1 */
+ *  betas whose alpha_bar underflows to 0 or stays 1), UNSUPPORTED (an algorithm that has no such process or
+ *  order), VERSION (newer struct with unknown fields in use),
+ *  OUT_OF_MEMORY. Threads: any. Cost: O(T), 60 bytes a timestep. Since: 0.1 */
 DM_API dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *options,
                                      dm_scheduler **out);
 
@@ -193,6 +245,31 @@ DM_API int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t inde
  *  @return 1 or 0; 0 when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index);
 
+/** What the network sees as time in step `index` of the run: the timestep, which algorithms in sigma take
+ *  between the training timesteps too, or log(sigma) / 4, T sigma or sigma by the process.
+ *  @return NaN when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_scheduler_time(const dm_scheduler *scheduler, int32_t index);
+/** Noise level sigma / alpha of the state before step `index`, or after the last at index =
+ *  dm_scheduler_num_timesteps(); with DM_PROCESS_FLOW sigma itself.
+ *  @return NaN when there is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_scheduler_sigma(const dm_scheduler *scheduler, int32_t index);
+/** Standard deviation of x_T, which a run begins with times standard normal numbers: 1 where alpha^2 +
+ * sigma^2 = 1, sigma of the first step (or sqrt(sigma^2 + 1), with leading timesteps and EDM) where alpha
+ * = 1.
+ *  @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_scheduler_init_noise_sigma(const dm_scheduler *scheduler);
+/** The network's input in step `index`: sample times 1 where alpha^2 + sigma^2 = 1, 1 / sqrt(sigma^2 + 1) in
+ * the algorithms in sigma, 1 / sqrt(sigma^2 + sigma_data^2) with DM_PROCESS_EDM (Karras et al. 2022, table 1:
+ * c_in).
+ *  @param scheduler not NULL
+ *  @param index step of the run
+ *  @param sample f32, any shape, contiguous: x_t
+ *  @param out [out] f32 like sample; may be it
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous). Threads: any. Cost: O(n), allocates
+ * nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index,
+                                          const dm_tensor *sample, dm_tensor *out);
+
 /** One reverse step, from timestep t = dm_scheduler_timestep(index) to the next one, of a loop that the
  *  caller owns.
  *
@@ -207,6 +284,9 @@ DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int3
  *    use_clipped_model_output from the clamped x0. Steps to t - floor(T/N), or to the next of custom
  *    timesteps; below 0 B is 1, or alpha_bar[0] without set_alpha_to_one.
  *  - lecture: x0 clamped to [-1,1] is the result; the clip options are not used and no noise is drawn.
+ *  - Euler and Euler ancestral, with sigma and the next sigma s: x + (s' - sigma) (x - x0) / sigma with s' =
+ * s, or s' = s^2 / sigma and noise of the variance s^2 - s'^2 (Karras et al. 2022, algorithm 2; k-diffusion).
+ *  The others take several network calls a step or know earlier steps: dm_stepper.
  *
  *  @param scheduler not NULL
  *  @param index step of the run, 0..dm_scheduler_num_timesteps()-1
@@ -217,12 +297,52 @@ DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int3
  *  @param prev_sample [out] f32 like model_output: the new sample; may be any of the inputs, must not overlap
  *        them otherwise
  *  @param x0_pred [out] f32 like model_output, or NULL: x0 as above, in memory of its own
- *  Errors: INVALID_ARGUMENT (NULL, index, x0_pred is prev_sample), DTYPE, SHAPE (also: not contiguous),
- *  UNSUPPORTED (epsilon prediction where alpha_bar[t] is 0); nothing is written then. Threads: any;
- *  bit-identical for any number of threads. Cost: O(n), one pass, allocates nothing. Since: 0.1 */
+ *  Errors: INVALID_ARGUMENT (NULL, index, x0_pred is prev_sample), DTYPE, SHAPE (also: not contiguous), STATE
+ *  (an algorithm that needs a dm_stepper), UNSUPPORTED (epsilon prediction where alpha_bar[t] is 0); nothing
+ * is written then. Threads: any; bit-identical for any number of threads. Cost: O(n), one pass, allocates
+ * nothing. Since: 0.1 */
 DM_API dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index,
                                    const dm_tensor *model_output, const dm_tensor *sample,
                                    const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
+
+/** Creates a stepper: a run of dm_scheduler_step() that remembers what its later steps need of the earlier
+ * ones, for every algorithm, in a loop that the caller owns:
+ *
+ *      for (i = 0; i < dm_scheduler_num_timesteps(scheduler); i++) {
+ *          dm_scheduler_scale_input(scheduler, i, x, input);
+ *          ... output = network(input, dm_scheduler_time(scheduler, i)) ...
+ *          dm_stepper_step(stepper, output, x, noise, x, NULL);
+ *      }
+ *
+ *  Algorithms that call the network several times a step (Heun: two times, but for the last) take so many of
+ * these steps; the samples between are those at which the network has to be called.
+ *  @param context allocator and threads, NULL: default
+ *  @param scheduler algorithm and timesteps; copied
+ *  @param out [out] the stepper before step 0, owned by the caller, *out = NULL on failure; free with
+ *        dm_stepper_destroy()
+ *  Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. Threads: any. Cost: O(T); the history comes with the first step.
+ *  Since: 0.1 */
+DM_API dm_status dm_stepper_create(dm_context *context, const dm_scheduler *scheduler, dm_stepper **out);
+/** Destroys a stepper. @param stepper may be NULL. Ownership: takes it. Errors: none. Threads: exclusive.
+ * Cost: O(1). Since: 0.1 */
+DM_API void dm_stepper_destroy(dm_stepper *stepper);
+/** Forgets the history and begins again.
+ *  @param stepper not NULL
+ *  @param index the next step, the first network call of one; 0 for the whole run
+ *  Errors: INVALID_ARGUMENT; the stepper is as it was then. Threads: exclusive. Cost: O(1). Since: 0.1 */
+DM_API dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index);
+/** The next step. @return 0..dm_scheduler_num_timesteps(), which is the end of the run; 0 for NULL. Errors:
+ * none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_stepper_index(const dm_stepper *stepper);
+/** The next step of the run, as dm_scheduler_step().
+ *  @param stepper not NULL
+ *  @param model_output,sample,noise,prev_sample,x0_pred as in dm_scheduler_step(); the same number of
+ * elements in every step of a run Errors: those of dm_scheduler_step(), and STATE after the last step,
+ * OUT_OF_MEMORY (history, in the first step of a run); the stepper is as it was then. Threads: exclusive;
+ * bit-identical for any number of threads. Cost: O(n), one pass; allocates the history, up to 6 n floats, in
+ * the first step of a shape. Since: 0.1 */
+DM_API dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, const dm_tensor *sample,
+                                 const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
 
 /** Name of a beta schedule: "lecture_cosine", "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid" or
  *  "custom".
@@ -254,7 +374,26 @@ DM_API const char *dm_variance_type_name(dm_variance_type value);
  *  constant, 0 when there is none of that name or it is NULL. Errors: none. Threads: any. Cost: O(1).
  *  Since: 0.1 */
 DM_API dm_variance_type dm_variance_type_from_name(const char *name);
-/** Name of a sampling algorithm: "ddpm", "ddim" or "lecture".
+/** Name of a process: "discrete", "edm", "flow" or "ve". @return static string, NULL for a value that is
+ * none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_process_name(dm_process value);
+/** A process by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_process dm_process_from_name(const char *name);
+/** Name of a sigma schedule: "timesteps", "karras", "exponential", "polyexponential", "beta", "lu" or
+ *  "log_linear". @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_sigma_schedule_name(dm_sigma_schedule value);
+/** A sigma schedule by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_sigma_schedule dm_sigma_schedule_from_name(const char *name);
+/** Name of a solver's variant: "midpoint" or "heun". @return static string, NULL for a value that is none.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_solver_type_name(dm_solver_type value);
+/** A solver's variant by its name. @return the constant, 0 when there is none of that name or it is NULL.
+ *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_solver_type dm_solver_type_from_name(const char *name);
+/** Name of a sampling algorithm: "ddpm", "ddim", "euler_a", "dpmpp_2m", ...; docs/samplers.md lists them.
  *  @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_sampler_type_name(dm_sampler_type value);

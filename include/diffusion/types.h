@@ -41,15 +41,12 @@ typedef int32_t dm_dtype;
 #define DM_DTYPE_I32 3 /**< int32_t */
 #define DM_DTYPE_I64 4 /**< int64_t */
 #define DM_DTYPE_U8  5 /**< uint8_t */
-#define DM_DTYPE_F16                                                                                         \
-    6 /**< IEEE binary16, as bits in a uint16_t: to keep weights in; nothing computes in it */
-#define DM_DTYPE_BF16                                                                                        \
-    7 /**< bfloat16, the upper half of a binary32, as bits in a uint16_t: to keep weights in */
 
 typedef struct dm_context dm_context;     /**< allocator, threads and log sink: context.h */
 typedef struct dm_tensor dm_tensor;       /**< n-dimensional array: tensor.h */
 typedef struct dm_rng dm_rng;             /**< counter-based random numbers: rng.h */
 typedef struct dm_scheduler dm_scheduler; /**< noise schedule and reverse step: scheduler.h */
+typedef struct dm_stepper dm_stepper;     /**< a run of reverse steps with its history: scheduler.h */
 typedef struct dm_net dm_net;             /**< network and its weights: net.h */
 typedef dm_net dm_unet;                   /**< a network that dm_unet_create() built: unet.h */
 typedef struct dm_session dm_session;     /**< activations and gradients of one network: net.h */

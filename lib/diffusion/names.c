@@ -33,6 +33,22 @@ static const name_row variance_types[] = {
     {DM_VARIANCE_FIXED_SMALL, "fixed_small_log"}, {DM_VARIANCE_LEARNED, "learned"},
     {DM_VARIANCE_LEARNED_RANGE, "learned_range"}, {0, NULL}};
 
+static const name_row processes[] = {{DM_PROCESS_DISCRETE, "discrete"},
+                                     {DM_PROCESS_EDM, "edm"},
+                                     {DM_PROCESS_FLOW, "flow"},
+                                     {DM_PROCESS_VE, "ve"},
+                                     {0, NULL}};
+static const name_row sigma_schedules[] = {{DM_SIGMAS_TIMESTEPS, "timesteps"},
+                                           {DM_SIGMAS_KARRAS, "karras"},
+                                           {DM_SIGMAS_EXPONENTIAL, "exponential"},
+                                           {DM_SIGMAS_POLYEXPONENTIAL, "polyexponential"},
+                                           {DM_SIGMAS_BETA, "beta"},
+                                           {DM_SIGMAS_LU, "lu"},
+                                           {DM_SIGMAS_LOG_LINEAR, "log_linear"},
+                                           {0, NULL}};
+static const name_row solver_types[] = {
+    {DM_SOLVER_MIDPOINT, "midpoint"}, {DM_SOLVER_HEUN, "heun"}, {0, NULL}};
+
 static const char *find_name(const name_row *row, int32_t value) {
     for (; row->name; row++)
         if (row->value == value) return row->name;
@@ -68,4 +84,22 @@ const char *dm_variance_type_name(dm_variance_type value) {
 }
 dm_variance_type dm_variance_type_from_name(const char *name) {
     return find_value(variance_types, name);
+}
+const char *dm_process_name(dm_process value) {
+    return find_name(processes, value);
+}
+dm_process dm_process_from_name(const char *name) {
+    return find_value(processes, name);
+}
+const char *dm_sigma_schedule_name(dm_sigma_schedule value) {
+    return find_name(sigma_schedules, value);
+}
+dm_sigma_schedule dm_sigma_schedule_from_name(const char *name) {
+    return find_value(sigma_schedules, name);
+}
+const char *dm_solver_type_name(dm_solver_type value) {
+    return find_name(solver_types, value);
+}
+dm_solver_type dm_solver_type_from_name(const char *name) {
+    return find_value(solver_types, name);
 }

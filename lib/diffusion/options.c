@@ -26,6 +26,10 @@ void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t struct_si
     dmi_options_init(options, struct_size, &defaults, sizeof(defaults));
 }
 
+static const char *or_default(int32_t value, const char *(*name)(int32_t)) {
+    return value == 0 ? "default" : name(value);
+}
+
 static dm_status check_names(const dm_scheduler_options *options) {
     const struct {
         const char *field;
@@ -37,6 +41,10 @@ static dm_status check_names(const dm_scheduler_options *options) {
         {"timestep_spacing", dm_timestep_spacing_name(options->timestep_spacing), options->timestep_spacing},
         {"sampler", dm_sampler_type_name(options->sampler), options->sampler},
         {"variance_type", dm_variance_type_name(options->variance_type), options->variance_type},
+        {"process", or_default(options->process, dm_process_name), options->process},
+        {"sigma_schedule", or_default(options->sigma_schedule, dm_sigma_schedule_name),
+         options->sigma_schedule},
+        {"solver_type", or_default(options->solver_type, dm_solver_type_name), options->solver_type},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (!rows[i].name)
@@ -54,6 +62,10 @@ static dm_status check_flags(const dm_scheduler_options *options) {
         {"set_alpha_to_one", options->set_alpha_to_one},
         {"use_clipped_model_output", options->use_clipped_model_output},
         {"rescale_betas_zero_snr", options->rescale_betas_zero_snr},
+        {"final_sigma_min", options->final_sigma_min},
+        {"full_order_final", options->full_order_final},
+        {"euler_at_final", options->euler_at_final},
+        {"continuous_timesteps", options->continuous_timesteps},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (rows[i].value != 0 && rows[i].value != 1)
@@ -85,6 +97,38 @@ static dm_status check_numbers(const dm_scheduler_options *options) {
         if (!rows[i].valid)
             return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.%s: expected %s, got %g", rows[i].field,
                             rows[i].expected, rows[i].value);
+    return DM_OK;
+}
+
+/* Numbers that are 0 for a default; a NaN fails. */
+static dm_status check_optional_numbers(const dm_scheduler_options *options) {
+    const struct {
+        const char *field;
+        double value;
+    } rows[] = {
+        {"sigma_min", options->sigma_min},
+        {"sigma_max", options->sigma_max},
+        {"rho", options->rho},
+        {"sigma_data", options->sigma_data},
+        {"churn", options->churn},
+        {"churn_min", options->churn_min},
+        {"churn_max", options->churn_max},
+        {"churn_noise", options->churn_noise},
+        {"flow_shift", options->flow_shift},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (!(rows[i].value >= 0 && isfinite(rows[i].value)))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                            "options.%s: expected a finite number > 0, or 0 for the default, got %g",
+                            rows[i].field, rows[i].value);
+    if (options->sigma_min > 0 && options->sigma_max > 0 && options->sigma_max <= options->sigma_min)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.sigma_max: expected more than sigma_min %g, got %g", options->sigma_min,
+                        options->sigma_max);
+    if (!isfinite(options->lambda_min_clipped))
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.lambda_min_clipped: expected a finite number, got %g",
+                        options->lambda_min_clipped);
     return DM_OK;
 }
 
@@ -123,6 +167,7 @@ dm_status dmi_scheduler_check_options(const dm_scheduler_options *options) {
     DM_TRY(check_names(options));
     DM_TRY(check_flags(options));
     DM_TRY(check_numbers(options));
+    DM_TRY(check_optional_numbers(options));
     DM_TRY(check_betas(options));
     if (options->rescale_betas_zero_snr && count < 2)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,

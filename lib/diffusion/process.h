@@ -7,20 +7,32 @@
 #include "diffusion/scheduler.h"
 #include "tensor/tensor.h"
 
+/* A place of a run: the state there is x = alpha x0 + sigma eps. */
+typedef struct dmi_point {
+    double t;         /* what the network sees */
+    int32_t timestep; /* the training timestep nearest to t */
+    double alpha, sigma;
+    double input_scale; /* the network gets input_scale * x */
+} dmi_point;
+
 struct dm_scheduler {
     dm_context *context;
     dm_scheduler_options options; /* options.betas is NULL: the copy is below */
     double *betas;                /* [T] */
     double *alpha_bars; /* [T] cumulative products of 1 - beta; 0 < alpha_bar < 1, the last may be 0 */
-    int32_t *timesteps; /* [num_timesteps] of the run, descending */
+    dmi_point *points;  /* [num_timesteps + 1]: of every network call of the run, and of its end */
     int32_t num_timesteps;
+    int32_t num_steps; /* N of dm_scheduler_set_timesteps(): an algorithm may call the network more often */
     int32_t custom_timesteps; /* 1 when dm_scheduler_set_custom_timesteps() chose them */
+    double init_noise_sigma;  /* standard deviation of x_T */
 };
 
 /* Checks every option that does not depend on another handle. */
 dm_status dmi_scheduler_check_options(const dm_scheduler_options *options);
 /* A copy with timesteps and all, in another context (NULL: default). */
 dm_status dmi_scheduler_clone(dm_context *context, const dm_scheduler *scheduler, dm_scheduler **out);
+/* The run that a new scheduler has: every training timestep (samplers/run.c). */
+dm_status dmi_scheduler_set_default_run(dm_scheduler *scheduler);
 /* Timestep that follows step `index` in the list of the run, -1 after the last. */
 int32_t dmi_scheduler_next_listed(const dm_scheduler *scheduler, int32_t index);
 
@@ -32,9 +44,12 @@ void dmi_schedule_alpha_bars(const double *betas, int32_t num_train_timesteps, d
  * to start where it did. alpha_bars is scratch in, the new products out. T >= 2. */
 void dmi_schedule_rescale_zero_snr(double *betas, int32_t num_train_timesteps, double *alpha_bars);
 
-/* timesteps [count], descending, of a run of count steps, 1 <= count <= T. */
-dm_status dmi_timesteps_fill(dm_timestep_spacing spacing, int32_t num_train_timesteps, int32_t steps_offset,
-                             int32_t count, int32_t *timesteps);
+/* Timestep of step 0..count-1 of a run of count steps, 1 <= count <= T; descending. */
+int32_t dmi_timestep_at(dm_timestep_spacing spacing, int32_t num_train_timesteps, int32_t steps_offset,
+                        int32_t count, int32_t step);
+/* Whether the first one is a training timestep: INVALID_ARGUMENT when the offset moves it beyond. */
+dm_status dmi_timesteps_check_first(double first, int32_t num_train_timesteps, int32_t steps_offset,
+                                    int32_t count);
 
 /* result = sample * x_t + output * (network output): what a linear change of prediction type comes to. */
 typedef struct dmi_mix {

@@ -1,11 +1,10 @@
-/* The dm_scheduler handle: creation, copies, and the timesteps of a run. */
+/* The dm_scheduler handle: creation and copies. The timesteps of a run are chosen in samplers/run.c. */
 #include "diffusion/process.h"
 
 #include <string.h>
 
-/* Memory of a scheduler; every array is set or NULL, so that destroy can take it half made. */
-static dm_status allocate(dm_context *context, const dm_scheduler_options *options, int32_t num_timesteps,
-                          dm_scheduler **out) {
+/* Memory of a scheduler without a run; every array is set or NULL, so that destroy can take it half made. */
+static dm_status allocate(dm_context *context, const dm_scheduler_options *options, dm_scheduler **out) {
     dm_scheduler *scheduler = dmi_calloc(context, sizeof(*scheduler));
     if (!scheduler) return DM_ERROR_OUT_OF_MEMORY;
     const size_t count = (size_t)options->num_train_timesteps;
@@ -13,12 +12,9 @@ static dm_status allocate(dm_context *context, const dm_scheduler_options *optio
     scheduler->options = *options;
     scheduler->options.struct_size = sizeof(*options);
     scheduler->options.betas = NULL;
-    scheduler->num_timesteps = num_timesteps;
     scheduler->betas = dmi_alloc_array(context, count, sizeof(double));
     if (scheduler->betas) scheduler->alpha_bars = dmi_alloc_array(context, count, sizeof(double));
-    if (scheduler->alpha_bars)
-        scheduler->timesteps = dmi_alloc_array(context, (size_t)num_timesteps, sizeof(int32_t));
-    if (!scheduler->timesteps) {
+    if (!scheduler->alpha_bars) {
         dm_scheduler_destroy(scheduler);
         return DM_ERROR_OUT_OF_MEMORY;
     }
@@ -56,13 +52,13 @@ dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *o
     if (options) DM_TRY(dmi_options_read(&known, sizeof(known), options, "dm_scheduler_options"));
     DM_TRY(dmi_scheduler_check_options(&known));
     const int32_t count = known.num_train_timesteps;
-    DM_TRY(allocate(context, &known, count, &scheduler));
+    DM_TRY(allocate(context, &known, &scheduler));
     dmi_schedule_betas(&known, scheduler->betas);
     dmi_schedule_alpha_bars(scheduler->betas, count, scheduler->alpha_bars);
     if (known.rescale_betas_zero_snr)
         dmi_schedule_rescale_zero_snr(scheduler->betas, count, scheduler->alpha_bars);
     DM_TRY(check_alpha_bars(scheduler));
-    for (int32_t step = 0; step < count; step++) scheduler->timesteps[step] = count - 1 - step;
+    DM_TRY(dmi_scheduler_set_default_run(scheduler));
     *out = scheduler;
     scheduler = NULL;
 done:
@@ -73,13 +69,23 @@ done:
 dm_status dmi_scheduler_clone(dm_context *context, const dm_scheduler *scheduler, dm_scheduler **out) {
     *out = NULL;
     dm_scheduler *copy = NULL;
-    dm_status status = allocate(dmi_context(context), &scheduler->options, scheduler->num_timesteps, &copy);
+    context = dmi_context(context);
+    dm_status status = allocate(context, &scheduler->options, &copy);
     if (status != DM_OK) return status;
     const size_t count = (size_t)scheduler->options.num_train_timesteps;
+    const size_t points = (size_t)scheduler->num_timesteps + 1;
+    copy->points = dmi_alloc_array(context, points, sizeof(dmi_point));
+    if (!copy->points) {
+        dm_scheduler_destroy(copy);
+        return DM_ERROR_OUT_OF_MEMORY;
+    }
     memcpy(copy->betas, scheduler->betas, count * sizeof(double));
     memcpy(copy->alpha_bars, scheduler->alpha_bars, count * sizeof(double));
-    memcpy(copy->timesteps, scheduler->timesteps, (size_t)scheduler->num_timesteps * sizeof(int32_t));
+    memcpy(copy->points, scheduler->points, points * sizeof(dmi_point));
+    copy->num_timesteps = scheduler->num_timesteps;
+    copy->num_steps = scheduler->num_steps;
     copy->custom_timesteps = scheduler->custom_timesteps;
+    copy->init_noise_sigma = scheduler->init_noise_sigma;
     *out = copy;
     return DM_OK;
 }
@@ -89,7 +95,7 @@ void dm_scheduler_destroy(dm_scheduler *scheduler) {
     dm_context *context = scheduler->context;
     dmi_free(context, scheduler->betas);
     dmi_free(context, scheduler->alpha_bars);
-    dmi_free(context, scheduler->timesteps);
+    dmi_free(context, scheduler->points);
     dmi_free(context, scheduler);
 }
 
@@ -118,82 +124,4 @@ dm_status dm_scheduler_betas(const dm_scheduler *scheduler, dm_tensor *out) {
 dm_status dm_scheduler_alpha_bars(const dm_scheduler *scheduler, dm_tensor *out) {
     if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
     return copy_doubles(scheduler, scheduler->alpha_bars, out);
-}
-
-static void replace_timesteps(dm_scheduler *scheduler, int32_t *timesteps, int32_t count, int32_t custom) {
-    dmi_free(scheduler->context, scheduler->timesteps);
-    scheduler->timesteps = timesteps;
-    scheduler->num_timesteps = count;
-    scheduler->custom_timesteps = custom;
-}
-
-dm_status dm_scheduler_set_timesteps(dm_scheduler *scheduler, int32_t num_inference_steps) {
-    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
-    const dm_scheduler_options *options = &scheduler->options;
-    if (num_inference_steps < 1 || num_inference_steps > options->num_train_timesteps)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "num_inference_steps: expected 1..%d, got %d",
-                        (int)options->num_train_timesteps, (int)num_inference_steps);
-    int32_t *timesteps = dmi_alloc_array(scheduler->context, (size_t)num_inference_steps, sizeof(int32_t));
-    if (!timesteps) return DM_ERROR_OUT_OF_MEMORY;
-    dm_status status = dmi_timesteps_fill(options->timestep_spacing, options->num_train_timesteps,
-                                          options->steps_offset, num_inference_steps, timesteps);
-    if (status == DM_OK)
-        replace_timesteps(scheduler, timesteps, num_inference_steps, 0);
-    else
-        dmi_free(scheduler->context, timesteps);
-    return status;
-}
-
-static int64_t integer_at(const dm_tensor *tensor, int64_t index) {
-    const int64_t offset = index * tensor->strides[0];
-    return tensor->dtype == DM_DTYPE_I32 ? ((const int32_t *)tensor->data)[offset]
-                                         : ((const int64_t *)tensor->data)[offset];
-}
-
-static dm_status check_custom_timesteps(const dm_tensor *timesteps, int32_t num_train) {
-    int64_t above = num_train;
-    for (int64_t i = 0; i < timesteps->shape[0]; i++) {
-        int64_t t = integer_at(timesteps, i);
-        if (t < 0 || t >= above)
-            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
-                            "timesteps[%lld]: expected strictly descending timesteps, here 0..%lld, got %lld",
-                            (long long)i, (long long)above - 1, (long long)t);
-        above = t;
-    }
-    return DM_OK;
-}
-
-dm_status dm_scheduler_set_custom_timesteps(dm_scheduler *scheduler, const dm_tensor *timesteps) {
-    static const int64_t any[1] = {DMI_ANY};
-    char got[96];
-    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
-    const int32_t num_train = scheduler->options.num_train_timesteps;
-    dm_status status = dmi_tensor_check(timesteps, "timesteps", 0, 1, any);
-    if (status != DM_OK) return status;
-    dmi_tensor_describe(timesteps, got, sizeof(got));
-    if (timesteps->dtype != DM_DTYPE_I32 && timesteps->dtype != DM_DTYPE_I64)
-        return dmi_fail(DM_ERROR_DTYPE, "timesteps: expected i32 or i64 [N], got %s", got);
-    if (timesteps->shape[0] < 1 || timesteps->shape[0] > num_train)
-        return dmi_fail(DM_ERROR_SHAPE, "timesteps: expected 1..%d of them, got %s", (int)num_train, got);
-    status = check_custom_timesteps(timesteps, num_train);
-    if (status != DM_OK) return status;
-    const int32_t count = (int32_t)timesteps->shape[0];
-    int32_t *copy = dmi_alloc_array(scheduler->context, (size_t)count, sizeof(int32_t));
-    if (!copy) return DM_ERROR_OUT_OF_MEMORY;
-    for (int32_t i = 0; i < count; i++) copy[i] = (int32_t)integer_at(timesteps, i);
-    replace_timesteps(scheduler, copy, count, 1);
-    return DM_OK;
-}
-
-int32_t dm_scheduler_num_timesteps(const dm_scheduler *scheduler) {
-    return scheduler ? scheduler->num_timesteps : 0;
-}
-
-int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t index) {
-    if (!scheduler || index < 0 || index >= scheduler->num_timesteps) return -1;
-    return scheduler->timesteps[index];
-}
-
-int32_t dmi_scheduler_next_listed(const dm_scheduler *scheduler, int32_t index) {
-    return dm_scheduler_timestep(scheduler, index + 1);
 }

@@ -24,21 +24,18 @@ static int32_t linspace(int32_t num_train, int32_t count, int32_t step) {
     return (int32_t)rint((count - 1 - step) * distance);
 }
 
-dm_status dmi_timesteps_fill(dm_timestep_spacing spacing, int32_t num_train_timesteps, int32_t steps_offset,
-                             int32_t count, int32_t *timesteps) {
-    if (spacing == DM_SPACING_LEADING) {
-        int32_t highest = leading(num_train_timesteps, count, steps_offset, 0);
-        if (highest >= num_train_timesteps)
-            return dmi_fail(
-                DM_ERROR_INVALID_ARGUMENT,
-                "num_inference_steps: %d steps of leading spacing with steps_offset %d start at timestep "
-                "%d, expected at most %d",
-                (int)count, (int)steps_offset, (int)highest, (int)num_train_timesteps - 1);
-    }
-    for (int32_t step = 0; step < count; step++)
-        timesteps[step] = spacing == DM_SPACING_LEADING
-                              ? leading(num_train_timesteps, count, steps_offset, step)
-                          : spacing == DM_SPACING_TRAILING ? trailing(num_train_timesteps, count, step)
-                                                           : linspace(num_train_timesteps, count, step);
-    return DM_OK;
+int32_t dmi_timestep_at(dm_timestep_spacing spacing, int32_t num_train_timesteps, int32_t steps_offset,
+                        int32_t count, int32_t step) {
+    if (spacing == DM_SPACING_LEADING) return leading(num_train_timesteps, count, steps_offset, step);
+    return spacing == DM_SPACING_TRAILING ? trailing(num_train_timesteps, count, step)
+                                          : linspace(num_train_timesteps, count, step);
+}
+
+dm_status dmi_timesteps_check_first(double first, int32_t num_train_timesteps, int32_t steps_offset,
+                                    int32_t count) {
+    if (first < num_train_timesteps) return DM_OK;
+    return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                    "num_inference_steps: %d steps of leading spacing with steps_offset %d start at timestep "
+                    "%g, expected at most %d",
+                    (int)count, (int)steps_offset, first, (int)num_train_timesteps - 1);
 }

@@ -6,14 +6,16 @@
 /* A run of N equal strides steps back by T / N whatever its spacing, as the diffusers package does. */
 static int32_t next_timestep(const dm_scheduler *scheduler, int32_t index) {
     if (scheduler->custom_timesteps) return dmi_scheduler_next_listed(scheduler, index);
-    return scheduler->timesteps[index] - scheduler->options.num_train_timesteps / scheduler->num_timesteps;
+    return scheduler->points[index].timestep -
+           scheduler->options.num_train_timesteps / scheduler->num_timesteps;
 }
 
-void dmi_ddim_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_weights *weights) {
+void dmi_ddim_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     const dm_scheduler_options *options = &scheduler->options;
+    (void)first;
     const double last = options->set_alpha_to_one ? 1.0 : scheduler->alpha_bars[0];
     const int32_t next = next_timestep(scheduler, index);
-    const double alpha_bar = scheduler->alpha_bars[scheduler->timesteps[index]];
+    const double alpha_bar = scheduler->alpha_bars[scheduler->points[index].timestep];
     const double alpha_bar_next = next >= 0 ? scheduler->alpha_bars[next] : last;
 
     /* eq. 16, with eta in 0..1; eq. 12: prev = sqrt(alpha_bar_next) x0 + direction eps + sigma z */
@@ -23,15 +25,15 @@ void dmi_ddim_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_wei
 
     if (options->clip_sample && options->use_clipped_model_output) { /* eps of the clamped x0 */
         const dmi_mix eps = dmi_prediction_mix(DM_PREDICTION_X0, DM_PREDICTION_EPSILON, alpha_bar);
-        weights->prev_from_sample = direction * eps.sample;
-        weights->prev_from_x0 = sqrt(alpha_bar_next) + direction * eps.output;
+        step->prev[DMI_OF_SAMPLE] = direction * eps.sample;
+        step->prev[DMI_OF_X0] = sqrt(alpha_bar_next) + direction * eps.output;
     } else {
         const dmi_mix eps = dmi_prediction_mix_at(scheduler, options->prediction_type, DM_PREDICTION_EPSILON,
-                                                  scheduler->timesteps[index]);
-        weights->prev_from_sample = direction * eps.sample;
-        weights->prev_from_output = direction * eps.output;
-        weights->prev_from_x0 = sqrt(alpha_bar_next);
+                                                  scheduler->points[index].timestep);
+        step->prev[DMI_OF_SAMPLE] = direction * eps.sample;
+        step->prev[DMI_OF_OUTPUT] = direction * eps.output;
+        step->prev[DMI_OF_X0] = sqrt(alpha_bar_next);
     }
-    weights->prev_from_noise = sigma;
-    weights->clip = options->clip_sample ? options->clip_sample_range : 0.0;
+    step->prev[DMI_OF_NOISE] = sigma;
+    step->clip = dmi_clip_of(options);
 }

@@ -2,9 +2,10 @@
  *   x0_hat = clamp((x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar), -1, 1). */
 #include "samplers/algorithm.h"
 
-void dmi_lecture_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_weights *weights) {
+void dmi_lecture_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     (void)scheduler;
     (void)index;
-    weights->prev_from_x0 = 1.0;
-    weights->clip = 1.0;
+    (void)first;
+    step->prev[DMI_OF_X0] = 1.0;
+    step->clip = 1.0;
 }

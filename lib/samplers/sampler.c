@@ -31,16 +31,14 @@ static dm_status check_options(const dm_sampler_options *options, int32_t num_tr
  * now. */
 static dm_status plan(dm_sampler *sampler) {
     dm_status status = DM_OK;
-    dmi_step_weights weights;
+    dmi_step step;
     const dm_sampler_options *options = &sampler->options;
     if (options->num_inference_steps > 0)
         DM_TRY(dm_scheduler_set_timesteps(sampler->scheduler, options->num_inference_steps));
     const int32_t steps = sampler->scheduler->num_timesteps;
-    if (options->start_step < 0 || options->start_step >= steps)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.start_step: expected 0..%d, got %d",
-                        (int)steps - 1, (int)options->start_step);
+    DM_TRY(dmi_check_start(sampler->scheduler, "options.start_step", options->start_step));
     for (int32_t index = options->start_step; index < steps; index++)
-        DM_TRY(dmi_step_weights_at(sampler->scheduler, index, &weights));
+        DM_TRY(dmi_step_at(sampler->scheduler, index, options->start_step, &step));
 done:
     return status;
 }
@@ -88,6 +86,7 @@ void dm_sampler_destroy(dm_sampler *sampler) {
     dmi_free(context, sampler->output.data);
     dmi_free(context, sampler->t.data);
     dmi_free(context, sampler->labels.data);
+    dmi_free(context, sampler->history.data);
     dmi_free(context, sampler->x0_pred.data);
     dmi_free(context, sampler);
 }

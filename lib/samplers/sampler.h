@@ -37,10 +37,11 @@ struct dm_sampler {
     dmi_sampler_hooks hooks; /* zero without an attached object */
     _Atomic int32_t cancel;
     _Atomic int32_t running;
-    dmi_buffer input;   /* f32 [2 * chunk, ...]: x_t twice, in guided runs */
+    dmi_buffer input;   /* f32 [chunk or 2 * chunk, ...]: the network's, where it is not x_t itself */
     dmi_buffer output;  /* f32 [chunk or 2 * chunk, ...]: the network's */
     dmi_buffer t;       /* f32 [chunk or 2 * chunk] */
     dmi_buffer labels;  /* i32 [chunk or 2 * chunk] */
+    dmi_buffer history; /* f32 [buffers of the algorithm, N, ...] */
     dmi_buffer x0_pred; /* f32 [N, ...], for the progress callback */
 };
 

@@ -2,9 +2,9 @@
  *
  *   for every step of the run                        state x_t of all N images lives in `out`
  *     for every chunk of at most max_batch images
- *       output = denoise(x_t, t, labels)             guided: one call of twice the rows, [labels | null
- * labels] x_t = step(x_t, output, noise)               guidance, noise and step fused, by (image, piece)
- * blocks progress(x_t, x0_pred)
+ *       output = denoise(input_scale x_t, t, labels) guided: one call of twice the rows, [labels | null
+ * labels] x_t, history = step(x_t, output, noise, history)    guidance, noise and step fused, by (image,
+ * piece) blocks progress(x_t, x0_pred)
  *
  * An image's noise is a function of its own seed and the step, and blocks never cross images, so neither
  * chunks nor threads show in the result. */
@@ -26,9 +26,11 @@ typedef struct sampling {
     int64_t count, size;     /* images, elements of one */
     int64_t blocks;          /* of an image */
     int64_t chunk;           /* images a network call at most */
-    int guided;
-    int32_t index, t; /* current step of the scheduler, its timestep */
-    dmi_step_weights weights;
+    int guided, draws_noise;
+    int32_t histories;   /* buffers of the algorithm's history */
+    int32_t index;       /* current network call of the scheduler's run */
+    const dmi_point *at; /* its point */
+    dmi_step step;
     int64_t first, images,
         rows; /* of the current network call: its first image, images and rows of the tensors */
     _Atomic int64_t bad_row; /* lowest row with a number that is not finite; rows: none */
@@ -51,12 +53,18 @@ static uint64_t seed_of(const sampling *run, int64_t image) {
     return (uint64_t)((const int64_t *)run->seeds->data)[image * run->seeds->strides[0]];
 }
 
+static void scale(const double factor, const float *from, int64_t count, float *to) {
+    for (int64_t i = 0; i < count; i++) to[i] = (float)(factor * (double)from[i]);
+}
+
 static void start_block(void *arg, int64_t block, int32_t worker) {
     const sampling *run = arg;
     (void)worker;
     const row_piece at = piece_of(run, block);
-    dmi_normal_fill(seed_of(run, at.row), DMI_SAMPLER_START_STREAM, (uint64_t)at.begin, at.count,
-                    run->x + at.row * run->size + at.begin);
+    float *x = run->x + at.row * run->size + at.begin;
+    dmi_normal_fill(seed_of(run, at.row), DMI_SAMPLER_START_STREAM, (uint64_t)at.begin, at.count, x);
+    const double sigma = run->sampler->scheduler->init_noise_sigma;
+    if (sigma != 1.0) scale(sigma, x, at.count, x);
 }
 
 /* 1 when an exponent is all ones: infinity or NaN. */
@@ -102,14 +110,17 @@ static void step_block(void *arg, int64_t block, int32_t worker) {
     const int64_t here = image * run->size + at.begin;
     const float *output = run->sampler->output.data;
     float *x0_pred = run->sampler->options.progress ? run->sampler->x0_pred.data : NULL;
-    dmi_step_buffers buffers = {NULL, run->x + here, NULL, run->x + here, x0_pred ? x0_pred + here : NULL};
+    dmi_step_buffers buffers = {
+        .sample = run->x + here, .prev = run->x + here, .x0_pred = x0_pred ? x0_pred + here : NULL};
+    for (int32_t j = 0; j < run->histories; j++)
+        buffers.history[j] = (float *)run->sampler->history.data + j * run->count * run->size + here;
     buffers.output = guide(run, at, output + at.row * run->size + at.begin, guided);
-    if (run->weights.prev_from_noise != 0) {
+    if (run->draws_noise) {
         dmi_normal_fill(seed_of(run, image), dmi_sampler_noise_stream(run->index), (uint64_t)at.begin,
                         at.count, noise);
         buffers.noise = noise;
     }
-    dmi_step_apply(&run->weights, &buffers, at.count);
+    dmi_step_apply(&run->step, &buffers, at.count);
     if (any_not_finite(run->x + here, at.count)) note_bad_row(run, at.row);
 }
 
@@ -132,7 +143,7 @@ static dm_tensor rows_view(const sampling *run, float *data, int64_t rows) {
 static void fill_t_and_labels(const sampling *run) {
     float *t = run->sampler->t.data;
     int32_t *labels = run->sampler->labels.data;
-    for (int64_t row = 0; row < run->rows; row++) t[row] = (float)run->t;
+    for (int64_t row = 0; row < run->rows; row++) t[row] = (float)run->at->t;
     if (!run->labels) return;
     const int32_t *given = run->labels->data;
     const int64_t stride = run->labels->strides[0];
@@ -141,17 +152,26 @@ static void fill_t_and_labels(const sampling *run) {
             row < run->images ? given[(run->first + row) * stride] : run->sampler->options.null_label;
 }
 
-static dm_status denoise(const sampling *run) {
+/* Block of the network's input: scaled, and twice in guided runs. */
+static void input_block(void *arg, int64_t block, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    const row_piece at = piece_of(run, block);
+    const float *from = run->x + (run->first + at.row % run->images) * run->size + at.begin;
+    scale(run->at->input_scale, from, at.count,
+          (float *)run->sampler->input.data + at.row * run->size + at.begin);
+}
+
+static float *network_input(sampling *run) {
+    if (!run->guided && run->at->input_scale == 1.0) return run->x + run->first * run->size;
+    dmi_parallel(run->sampler->context, run->rows * run->blocks, input_block, run);
+    return run->sampler->input.data;
+}
+
+static dm_status denoise(sampling *run) {
     dm_sampler *sampler = run->sampler;
-    const int64_t elements = run->images * run->size;
-    float *input = run->x + run->first * run->size;
     dm_tensor x, t, labels, output;
-    if (run->guided) {
-        float *twice = sampler->input.data;
-        memcpy(twice, input, (size_t)elements * sizeof(float));
-        memcpy(twice + elements, input, (size_t)elements * sizeof(float));
-        input = twice;
-    }
+    float *input = network_input(run);
     fill_t_and_labels(run);
     x = rows_view(run, input, run->rows);
     output = rows_view(run, sampler->output.data, run->rows);
@@ -162,14 +182,14 @@ static dm_status denoise(const sampling *run) {
     if (result == 0) return DM_OK;
     if (sampler->hooks.prepare || sampler->hooks.destroy) return result;
     return dmi_fail(DM_ERROR_CALLBACK, "denoise: returned %d at step %d (timestep %d), images %lld..%lld",
-                    (int)result, (int)run->index, (int)run->t, (long long)run->first,
+                    (int)result, (int)run->index, (int)run->at->timestep, (long long)run->first,
                     (long long)(run->first + run->images - 1));
 }
 
 static dm_status not_finite(const sampling *run, const char *what) {
     const int64_t row = atomic_load(&run->bad_row);
     return dmi_fail(DM_ERROR_NUMERIC, "%s is not finite for image %lld at step %d (timestep %d)%s", what,
-                    (long long)(run->first + row % run->images), (int)run->index, (int)run->t,
+                    (long long)(run->first + row % run->images), (int)run->index, (int)run->at->timestep,
                     row >= run->images ? ", null label" : "");
 }
 
@@ -200,7 +220,8 @@ static dm_status report(const sampling *run) {
     const dm_tensor x0_pred = rows_view(run, run->sampler->x0_pred.data, run->count);
     const int32_t step = run->index - options->start_step + 1;
     const int32_t steps = run->sampler->scheduler->num_timesteps - options->start_step;
-    if (options->progress(step, steps, run->t, &x, &x0_pred, options->progress_user) == 0) return DM_OK;
+    if (options->progress(step, steps, run->at->timestep, &x, &x0_pred, options->progress_user) == 0)
+        return DM_OK;
     return cancelled(run, "progress()");
 }
 
@@ -208,8 +229,9 @@ static dm_status loop(sampling *run) {
     dm_status status = DM_OK;
     const dm_scheduler *scheduler = run->sampler->scheduler;
     for (run->index = run->sampler->options.start_step; run->index < scheduler->num_timesteps; run->index++) {
-        run->t = scheduler->timesteps[run->index];
-        DM_TRY(dmi_step_weights_at(scheduler, run->index, &run->weights));
+        run->at = scheduler->points + run->index;
+        DM_TRY(dmi_step_at(scheduler, run->index, run->sampler->options.start_step, &run->step));
+        run->draws_noise = dmi_step_needs_noise(&run->step);
         for (run->first = 0; run->first < run->count; run->first += run->chunk) {
             run->images = run->count - run->first < run->chunk ? run->count - run->first : run->chunk;
             run->rows = rows_of(run, run->images);
@@ -259,6 +281,13 @@ static dm_status reserve(dm_context *context, dmi_buffer *buffer, int64_t count,
     return DM_OK;
 }
 
+static int has_scaled_input(const dm_sampler *sampler) {
+    const dm_scheduler *scheduler = sampler->scheduler;
+    for (int32_t index = sampler->options.start_step; index < scheduler->num_timesteps; index++)
+        if (scheduler->points[index].input_scale != 1.0) return 1;
+    return 0;
+}
+
 static dm_status prepare(const sampling *run) {
     dm_status status = DM_OK;
     dm_sampler *sampler = run->sampler;
@@ -268,7 +297,9 @@ static dm_status prepare(const sampling *run) {
     const int image = run->out->rank == 4;
     DM_TRY(reserve(context, &sampler->output, rows * run->size, sizeof(float)));
     DM_TRY(reserve(context, &sampler->t, rows, sizeof(float)));
-    if (run->guided) DM_TRY(reserve(context, &sampler->input, rows * run->size, sizeof(float)));
+    if (run->guided || has_scaled_input(sampler))
+        DM_TRY(reserve(context, &sampler->input, rows * run->size, sizeof(float)));
+    DM_TRY(reserve(context, &sampler->history, run->histories * run->count * run->size, sizeof(float)));
     if (run->labels) DM_TRY(reserve(context, &sampler->labels, rows, sizeof(int32_t)));
     if (sampler->options.progress)
         DM_TRY(reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));
@@ -300,6 +331,7 @@ static dm_status run_all(dm_sampler *sampler, const dm_tensor *seeds, const dm_t
     if (sampler->options.max_batch > 0 && sampler->options.max_batch < run.count)
         run.chunk = sampler->options.max_batch;
     run.guided = sampler->options.guidance_scale != 1.0;
+    run.histories = dmi_history_of(sampler->scheduler);
     DM_TRY(prepare(&run));
     set_start(&run, x_init);
     DM_TRY(loop(&run));

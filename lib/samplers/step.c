@@ -1,129 +1,86 @@
-/* The loop over elements behind every algorithm, and dm_scheduler_step() around it. */
+/* The loop over elements behind every algorithm. */
+#include <string.h>
+
 #include "samplers/algorithm.h"
 
-enum {
-    TILE = 256,    /* elements that are read before any is written: outputs may be the inputs themselves */
-    BLOCK = 16384, /* elements a piece of parallel work */
-};
+enum { TILE = 256 }; /* elements that are read before any is written: outputs may be the inputs themselves */
+
+/* Without a clamp x0 is linear too; folding it away avoids the 1 / sqrt(alpha_bar) times larger rounding
+ * errors of a float x0. */
+static void fold_row(const double x0_from[DMI_OF_X0], double row[DMI_SOURCES]) {
+    for (int32_t source = 0; source < DMI_OF_X0; source++) row[source] += row[DMI_OF_X0] * x0_from[source];
+    row[DMI_OF_X0] = 0.0;
+}
+
+static dmi_step fold(const dmi_step *step) {
+    dmi_step folded = *step;
+    if (step->clip > 0) return folded;
+    fold_row(step->x0_from, folded.prev);
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
+        if (step->keeps >> j & 1) fold_row(step->x0_from, folded.keep[j]);
+    return folded;
+}
 
 /* Keeps a NaN, so that a broken network stays visible. */
-static inline float clamp(float value, float limit) {
+static inline double clamp(double value, double limit) {
     value = value < -limit ? -limit : value;
     return value > limit ? limit : value;
 }
 
-static void estimate_x0(const dmi_step_weights *weights, const float *sample, const float *output, float *x0,
-                        int64_t count) {
-    const float from_sample = (float)weights->x0_from_sample, from_output = (float)weights->x0_from_output;
-    for (int64_t i = 0; i < count; i++) x0[i] = from_sample * sample[i] + from_output * output[i];
-    if (weights->clip > 0) {
-        const float limit = (float)weights->clip;
-        for (int64_t i = 0; i < count; i++) x0[i] = clamp(x0[i], limit);
+/* out = sum of row[source] * sources[source]; a weight of 0 leaves its source out, which may be NULL then. */
+static void combine(const double *row, int32_t sources, const float *const *from, int64_t count,
+                    double *out) {
+    int begun = 0;
+    for (int32_t source = 0; source < sources; source++) {
+        const double weight = row[source];
+        const float *x = from[source];
+        if (weight == 0 || !x) continue;
+        if (begun)
+            for (int64_t i = 0; i < count; i++) out[i] += weight * (double)x[i];
+        else
+            for (int64_t i = 0; i < count; i++) out[i] = weight * (double)x[i];
+        begun = 1;
     }
+    if (!begun) memset(out, 0, (size_t)count * sizeof(*out));
 }
 
-/* Without a clamp x0 is linear too; folding it away in double avoids the 1 / sqrt(alpha_bar) times larger
- * rounding errors of a float x0. */
-static dmi_step_weights fold(const dmi_step_weights *weights) {
-    dmi_step_weights folded = *weights;
-    if (weights->clip > 0) return folded;
-    folded.prev_from_sample += weights->prev_from_x0 * weights->x0_from_sample;
-    folded.prev_from_output += weights->prev_from_x0 * weights->x0_from_output;
-    folded.prev_from_x0 = 0.0;
-    return folded;
+static void store(const double *values, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) out[i] = (float)values[i];
 }
 
-static void combine(const dmi_step_weights *weights, const float *sample, const float *output,
-                    const float *x0, const float *noise, float *prev, int64_t count) {
-    const float from_sample = (float)weights->prev_from_sample,
-                from_output = (float)weights->prev_from_output;
-    const float from_x0 = (float)weights->prev_from_x0, from_noise = (float)weights->prev_from_noise;
-    for (int64_t i = 0; i < count; i++) prev[i] = from_sample * sample[i] + from_output * output[i];
-    if (weights->prev_from_x0 != 0)
-        for (int64_t i = 0; i < count; i++) prev[i] += from_x0 * x0[i];
-    if (noise && weights->prev_from_noise != 0)
-        for (int64_t i = 0; i < count; i++) prev[i] += from_noise * noise[i];
+static void estimate_x0(const dmi_step *step, const float *const *from, int64_t count, float *out) {
+    double x0[TILE];
+    combine(step->x0_from, DMI_OF_X0, from, count, x0);
+    for (int64_t i = 0; i < count && step->clip > 0; i++) x0[i] = clamp(x0[i], step->clip);
+    store(x0, count, out);
 }
 
-void dmi_step_apply(const dmi_step_weights *weights, const dmi_step_buffers *buffers, int64_t count) {
-    const dmi_step_weights folded = fold(weights);
-    float x0[TILE], prev[TILE];
-    for (int64_t at = 0; at < count; at += TILE) {
-        const int64_t n = count - at < TILE ? count - at : TILE;
-        estimate_x0(weights, buffers->sample + at, buffers->output + at, x0, n);
-        combine(&folded, buffers->sample + at, buffers->output + at, x0,
-                buffers->noise ? buffers->noise + at : NULL, prev, n);
-        for (int64_t i = 0; i < n; i++) buffers->prev[at + i] = prev[i];
-        if (buffers->x0_pred)
-            for (int64_t i = 0; i < n; i++) buffers->x0_pred[at + i] = x0[i];
+static void step_tile(const dmi_step *step, const dmi_step *folded, const dmi_step_buffers *buffers,
+                      int64_t at, int64_t count) {
+    const float *from[DMI_SOURCES] = {NULL};
+    float x0[TILE], kept[DMI_HISTORY_MAX][TILE];
+    double sum[TILE];
+    from[DMI_OF_SAMPLE] = buffers->sample + at;
+    from[DMI_OF_OUTPUT] = buffers->output + at;
+    from[DMI_OF_NOISE] = buffers->noise ? buffers->noise + at : NULL;
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
+        if (buffers->history[j]) from[DMI_OF_HISTORY + j] = buffers->history[j] + at;
+    estimate_x0(step, from, count, x0);
+    from[DMI_OF_X0] = x0;
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++) {
+        if (!(step->keeps >> j & 1)) continue;
+        combine(folded->keep[j], DMI_SOURCES, from, count, sum);
+        store(sum, count, kept[j]);
     }
+    combine(folded->prev, DMI_SOURCES, from, count, sum);
+    store(sum, count, buffers->prev + at);
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
+        if (step->keeps >> j & 1) memcpy(buffers->history[j] + at, kept[j], (size_t)count * sizeof(float));
+    if (buffers->x0_pred) memcpy(buffers->x0_pred + at, x0, (size_t)count * sizeof(float));
 }
 
-typedef struct step_task {
-    const dmi_step_weights *weights;
-    dmi_step_buffers buffers;
-    int64_t count;
-} step_task;
-
-static void step_block(void *arg, int64_t block, int32_t worker) {
-    const step_task *task = arg;
-    (void)worker;
-    const int64_t at = block * BLOCK;
-    dmi_step_buffers buffers = task->buffers;
-    buffers.output += at;
-    buffers.sample += at;
-    if (buffers.noise) buffers.noise += at;
-    buffers.prev += at;
-    if (buffers.x0_pred) buffers.x0_pred += at;
-    dmi_step_apply(task->weights, &buffers, task->count - at < BLOCK ? task->count - at : BLOCK);
-}
-
-static dm_status check_index(const dm_scheduler *scheduler, int32_t index) {
-    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
-    if (index < 0 || index >= scheduler->num_timesteps)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "index: expected 0..%d, got %d",
-                        (int)scheduler->num_timesteps - 1, (int)index);
-    return DM_OK;
-}
-
-static dm_status check_step_tensors(const dmi_step_weights *weights, const dm_tensor *model_output,
-                                    const dm_tensor *sample, const dm_tensor *noise,
-                                    const dm_tensor *prev_sample, const dm_tensor *x0_pred) {
-    dm_status status = DM_OK;
-    DM_TRY(dmi_tensor_check_contiguous(sample, "sample", DM_DTYPE_F32, -1, NULL));
-    const int32_t rank = sample->rank;
-    const int64_t *shape = sample->shape;
-    DM_TRY(dmi_tensor_check_contiguous(model_output, "model_output", DM_DTYPE_F32, rank, shape));
-    if (noise || weights->prev_from_noise != 0)
-        DM_TRY(dmi_tensor_check_contiguous(noise, "noise", DM_DTYPE_F32, rank, shape));
-    DM_TRY(dmi_tensor_check_contiguous(prev_sample, "prev_sample", DM_DTYPE_F32, rank, shape));
-    if (x0_pred) DM_TRY(dmi_tensor_check_contiguous(x0_pred, "x0_pred", DM_DTYPE_F32, rank, shape));
-    if (x0_pred && x0_pred->data == prev_sample->data && dm_tensor_numel(sample) > 0)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "x0_pred: expected memory other than that of prev_sample");
-done:
-    return status;
-}
-
-int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index) {
-    dmi_step_weights weights = {0};
-    if (!scheduler || index < 0 || index >= scheduler->num_timesteps) return 0;
-    dmi_algorithm_weights(scheduler, index, &weights);
-    return weights.prev_from_noise != 0;
-}
-
-dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *model_output,
-                            const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample,
-                            dm_tensor *x0_pred) {
-    dm_status status = DM_OK;
-    dmi_step_weights weights;
-    DM_TRY(check_index(scheduler, index));
-    DM_TRY(dmi_step_weights_at(scheduler, index, &weights));
-    DM_TRY(check_step_tensors(&weights, model_output, sample, noise, prev_sample, x0_pred));
-    step_task task = {
-        &weights, {model_output->data, sample->data, NULL, prev_sample->data, NULL}, dm_tensor_numel(sample)};
-    if (noise) task.buffers.noise = noise->data;
-    if (x0_pred) task.buffers.x0_pred = x0_pred->data;
-    if (task.count > 0) dmi_parallel(scheduler->context, (task.count + BLOCK - 1) / BLOCK, step_block, &task);
-done:
-    return status;
+void dmi_step_apply(const dmi_step *step, const dmi_step_buffers *buffers, int64_t count) {
+    const dmi_step folded = fold(step);
+    for (int64_t at = 0; at < count; at += TILE)
+        step_tile(step, &folded, buffers, at, count - at < TILE ? count - at : TILE);
 }

@@ -1,30 +1,83 @@
 /* The algorithms: a row each. */
-#include "samplers/algorithm.h"
-
 #include <stddef.h>
 #include <string.h>
 
-typedef struct algorithm_row {
-    dm_sampler_type type;
-    const char *name;
-    dmi_algorithm_fn weights;
-} algorithm_row;
+#include "samplers/grid.h"
 
-static const algorithm_row algorithms[] = {
-    {DM_SAMPLER_DDPM, "ddpm", dmi_ddpm_weights},
-    {DM_SAMPLER_DDIM, "ddim", dmi_ddim_weights},
-    {DM_SAMPLER_LECTURE, "lecture", dmi_lecture_weights},
+#define BIT(process) (1u << (process))
+enum {
+    SIGMA_PROCESSES = BIT(DM_PROCESS_DISCRETE) | BIT(DM_PROCESS_EDM) | BIT(DM_PROCESS_VE),
+    ALL_PROCESSES = SIGMA_PROCESSES | BIT(DM_PROCESS_FLOW)
+};
+
+static const dmi_algorithm algorithms[] = {
+    {.type = DM_SAMPLER_DDPM, .name = "ddpm", .grid = dmi_grid_timesteps, .weights = dmi_ddpm_weights},
+    {.type = DM_SAMPLER_DDIM, .name = "ddim", .grid = dmi_grid_timesteps, .weights = dmi_ddim_weights},
+    {.type = DM_SAMPLER_LECTURE,
+     .name = "lecture",
+     .grid = dmi_grid_timesteps,
+     .weights = dmi_lecture_weights},
+    {.type = DM_SAMPLER_EULER,
+     .name = "euler",
+     .grid = dmi_grid_sigmas,
+     .weights = dmi_euler_weights,
+     .processes = ALL_PROCESSES,
+     .in_sigma = 1},
+    {.type = DM_SAMPLER_EULER_A,
+     .name = "euler_a",
+     .grid = dmi_grid_sigmas,
+     .weights = dmi_euler_a_weights,
+     .processes = SIGMA_PROCESSES,
+     .in_sigma = 1},
+    {.type = DM_SAMPLER_HEUN,
+     .name = "heun",
+     .grid = dmi_grid_sigmas,
+     .weights = dmi_heun_weights,
+     .processes = ALL_PROCESSES,
+     .history = dmi_heun_history,
+     .calls = 2,
+     .in_sigma = 1},
+    {.type = DM_SAMPLER_DPMPP_2M,
+     .name = "dpmpp_2m",
+     .grid = dmi_grid_lambdas,
+     .weights = dmi_dpm_weights,
+     .processes = ALL_PROCESSES,
+     .max_order = 3,
+     .history = dmi_dpm_history},
+    {.type = DM_SAMPLER_DPMPP_2M_SDE,
+     .name = "dpmpp_2m_sde",
+     .grid = dmi_grid_lambdas,
+     .weights = dmi_dpm_weights,
+     .processes = ALL_PROCESSES,
+     .max_order = 3,
+     .history = dmi_dpm_history},
+    {.type = DM_SAMPLER_DPM_2M,
+     .name = "dpm_2m",
+     .grid = dmi_grid_lambdas,
+     .weights = dmi_dpm_weights,
+     .processes = ALL_PROCESSES,
+     .max_order = 3,
+     .history = dmi_dpm_history,
+     .ends_above_zero = 1},
+    {.type = DM_SAMPLER_DPM_2M_SDE,
+     .name = "dpm_2m_sde",
+     .grid = dmi_grid_lambdas,
+     .weights = dmi_dpm_weights,
+     .processes = ALL_PROCESSES,
+     .max_order = 2,
+     .history = dmi_dpm_history,
+     .ends_above_zero = 1},
 };
 enum { NUM_ALGORITHMS = sizeof(algorithms) / sizeof(algorithms[0]) };
 
-static const algorithm_row *find(dm_sampler_type type) {
+const dmi_algorithm *dmi_algorithm_of(dm_sampler_type type) {
     for (size_t i = 0; i < NUM_ALGORITHMS; i++)
         if (algorithms[i].type == type) return &algorithms[i];
     return NULL;
 }
 
 const char *dm_sampler_type_name(dm_sampler_type value) {
-    const algorithm_row *row = find(value);
+    const dmi_algorithm *row = dmi_algorithm_of(value);
     return row ? row->name : NULL;
 }
 
@@ -34,28 +87,49 @@ dm_sampler_type dm_sampler_from_name(const char *name) {
     return 0;
 }
 
-void dmi_algorithm_weights(const dm_scheduler *scheduler, int32_t index, dmi_step_weights *weights) {
-    find(scheduler->options.sampler)->weights(scheduler, index, weights);
+dm_status dmi_algorithm_check(const dm_scheduler_options *options) {
+    const dmi_algorithm *algorithm = dmi_algorithm_of(options->sampler);
+    const uint32_t processes = algorithm->processes ? algorithm->processes : BIT(DM_PROCESS_DISCRETE);
+    if (options->process > 0 && !(processes >> options->process & 1))
+        return dmi_fail(DM_ERROR_UNSUPPORTED, "options.process: %s has no form for the process %s",
+                        algorithm->name, dm_process_name(options->process));
+    if (options->solver_order < 0 ||
+        (algorithm->max_order > 0 && options->solver_order > algorithm->max_order))
+        return dmi_fail(DM_ERROR_UNSUPPORTED, "options.solver_order: expected 0..%d with %s, got %d",
+                        (int)algorithm->max_order, algorithm->name, (int)options->solver_order);
+    return DM_OK;
 }
 
-dm_status dmi_step_weights_at(const dm_scheduler *scheduler, int32_t index, dmi_step_weights *weights) {
-    static const dmi_step_weights zero = {0};
-    const dm_prediction_type type = scheduler->options.prediction_type;
-    const int32_t t = scheduler->timesteps[index];
-    const double alpha_bar = scheduler->alpha_bars[t];
+int32_t dmi_history_of(const dm_scheduler *scheduler) {
+    const dmi_algorithm *algorithm = dmi_algorithm_of(scheduler->options.sampler);
+    return algorithm->history ? algorithm->history(&scheduler->options) : 0;
+}
+
+int dmi_step_is_first(const dm_scheduler *scheduler, int32_t index) {
+    return dmi_algorithm_of(scheduler->options.sampler)->calls != 2 || index % 2 == 0;
+}
+
+dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
+    const dmi_point *at = scheduler->points + index;
     if (dmi_variance_is_learned(scheduler->options.variance_type))
         return dmi_fail(DM_ERROR_UNSUPPORTED, "scheduler: expected a fixed variance, got %s",
                         dm_variance_type_name(scheduler->options.variance_type));
-    if (alpha_bar == 0.0 && dmi_prediction_needs_signal(type, DM_PREDICTION_X0))
+    if (!dmi_point_has_x0(scheduler, at))
         return dmi_fail(
             DM_ERROR_UNSUPPORTED,
             "scheduler: alpha_bar is 0 at timestep %d, where a network that predicts epsilon or the score "
             "determines no x0; train it to predict v or x0",
-            (int)t);
-    const dmi_mix x0 = dmi_prediction_mix_at(scheduler, type, DM_PREDICTION_X0, t);
-    *weights = zero;
-    weights->x0_from_sample = x0.sample;
-    weights->x0_from_output = x0.output;
-    dmi_algorithm_weights(scheduler, index, weights);
+            (int)at->timestep);
+    const dmi_mix x0 = dmi_point_x0(scheduler, at);
+    memset(step, 0, sizeof(*step));
+    step->x0_from[DMI_OF_SAMPLE] = x0.sample;
+    step->x0_from[DMI_OF_OUTPUT] = x0.output;
+    dmi_algorithm_of(scheduler->options.sampler)->weights(scheduler, index, first, step);
     return DM_OK;
+}
+
+int dmi_step_needs_noise(const dmi_step *step) {
+    int needs = step->x0_from[DMI_OF_NOISE] != 0 || step->prev[DMI_OF_NOISE] != 0;
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++) needs |= step->keep[j][DMI_OF_NOISE] != 0;
+    return needs;
 }

@@ -20,13 +20,16 @@ static void draw(int64_t seed, uint64_t stream, dm_tensor *out) {
 /* The loop that the documentation promises, image by image, by public calls. */
 static void test_run_is_the_documented_loop(void **state) {
     (void)state;
-    for (dm_sampler_type type = 1; type <= 3; type++) {
+    for (dm_sampler_type type = 1; dm_sampler_type_name(type); type++) {
+        dm_stepper *stepper = NULL;
         bench *b = open_bench(NULL, type);
         make_sampler(NULL, b);
         run(b, &b->labels_t);
-        assert_int_equal(b->net.calls, STEPS);
-        assert_int_equal(b->net.largest, N);
         assert_int_equal(dm_scheduler_set_timesteps(b->scheduler, STEPS), DM_OK);
+        assert_int_equal(dm_stepper_create(NULL, b->scheduler, &stepper), DM_OK);
+        const int32_t calls = dm_scheduler_num_timesteps(b->scheduler);
+        assert_int_equal(b->net.calls, calls);
+        assert_int_equal(b->net.largest, N);
         float *x = malloc(SIZE * sizeof(float)), *y = malloc(SIZE * sizeof(float)),
               *z = malloc(SIZE * sizeof(float));
         const int64_t shape[4] = {1, C, H, W}, one[1] = {1};
@@ -35,22 +38,50 @@ static void test_run_is_the_documented_loop(void **state) {
         dmi_tensor_view(&yt, y, DM_DTYPE_F32, 4, shape);
         dmi_tensor_view(&zt, z, DM_DTYPE_F32, 4, shape);
         for (int n = 0; n < N; n++) {
+            const double sigma = dm_scheduler_init_noise_sigma(b->scheduler);
             draw(b->seeds[n], 0, &xt);
-            for (int32_t k = 0; k < STEPS; k++) {
-                float t = (float)dm_scheduler_timestep(b->scheduler, k);
+            for (int i = 0; i < SIZE; i++) x[i] = (float)(sigma * (double)x[i]);
+            assert_int_equal(dm_stepper_restart(stepper, 0), DM_OK);
+            for (int32_t k = 0; k < calls; k++) {
+                float t = (float)dm_scheduler_time(b->scheduler, k);
                 dmi_tensor_view(&tt, &t, DM_DTYPE_F32, 1, one);
                 dmi_tensor_view(&lt, &b->labels[n], DM_DTYPE_I32, 1, one);
-                assert_int_equal(predict(&xt, &tt, &lt, &yt, &b->net), 0);
+                assert_int_equal(dm_scheduler_scale_input(b->scheduler, k, &xt, &zt), DM_OK);
+                assert_int_equal(predict(&zt, &tt, &lt, &yt, &b->net), 0);
                 draw(b->seeds[n], 1 + (uint64_t)k, &zt);
-                assert_int_equal(dm_scheduler_step(b->scheduler, k, &yt, &xt, &zt, &xt, NULL), DM_OK);
+                assert_int_equal(dm_stepper_index(stepper), k);
+                assert_int_equal(dm_stepper_step(stepper, &yt, &xt, &zt, &xt, NULL), DM_OK);
             }
             assert_memory_equal(x, b->out + n * SIZE, SIZE * sizeof(float));
         }
         free(x);
         free(y);
         free(z);
+        dm_stepper_destroy(stepper);
         close_bench(b);
     }
+}
+
+/* Every algorithm, its history and its noise: one image a call, and another number of threads. */
+static void test_every_algorithm_is_the_same_for_any_batch_and_threads(void **state) {
+    (void)state;
+    dm_context *context = NULL;
+    dm_context_options options;
+    dm_context_options_init(&options, sizeof(options));
+    options.num_threads = 3;
+    assert_int_equal(dm_context_create(&options, &context), DM_OK);
+    for (dm_sampler_type type = 1; dm_sampler_type_name(type); type++) {
+        bench *b = open_bench(NULL, type), *other = open_bench(context, type);
+        make_sampler(NULL, b);
+        run(b, &b->labels_t);
+        other->options.max_batch = 2;
+        make_sampler(context, other);
+        run(other, &other->labels_t);
+        assert_memory_equal(b->out, other->out, sizeof(b->out));
+        close_bench(b);
+        close_bench(other);
+    }
+    dm_context_destroy(context);
 }
 
 static void test_batch_split_changes_no_bit(void **state) {
@@ -256,6 +287,7 @@ static void test_scheduler_timesteps_are_kept(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run_is_the_documented_loop),
+        cmocka_unit_test(test_every_algorithm_is_the_same_for_any_batch_and_threads),
         cmocka_unit_test(test_batch_split_changes_no_bit),
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_default_seeds),

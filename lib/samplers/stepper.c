@@ -1,0 +1,207 @@
+/* dm_stepper, a run with its history of earlier steps, and dm_scheduler_step() for algorithms that need none.
+ */
+#include "samplers/algorithm.h"
+
+enum { BLOCK = 16384 }; /* elements a piece of parallel work */
+
+struct dm_stepper {
+    dm_context *context;
+    dm_scheduler *scheduler;
+    int32_t first, index; /* where the run began, the next step */
+    float *history;       /* [buffers][size], NULL before the first step that needs it */
+    int64_t size;         /* elements of a sample tensor */
+};
+
+typedef struct step_task {
+    const dmi_step *step;
+    dmi_step_buffers buffers;
+    int64_t count;
+} step_task;
+
+static void step_block(void *arg, int64_t block, int32_t worker) {
+    const step_task *task = arg;
+    (void)worker;
+    const int64_t at = block * BLOCK;
+    dmi_step_buffers buffers = task->buffers;
+    buffers.output += at;
+    buffers.sample += at;
+    if (buffers.noise) buffers.noise += at;
+    buffers.prev += at;
+    if (buffers.x0_pred) buffers.x0_pred += at;
+    for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
+        if (buffers.history[j]) buffers.history[j] += at;
+    dmi_step_apply(task->step, &buffers, task->count - at < BLOCK ? task->count - at : BLOCK);
+}
+
+static dm_status check_index(const dm_scheduler *scheduler, int32_t index) {
+    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
+    if (index < 0 || index >= scheduler->num_timesteps)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "index: expected 0..%d, got %d",
+                        (int)scheduler->num_timesteps - 1, (int)index);
+    return DM_OK;
+}
+
+static dm_status check_step_tensors(const dmi_step *step, const dm_tensor *model_output,
+                                    const dm_tensor *sample, const dm_tensor *noise,
+                                    const dm_tensor *prev_sample, const dm_tensor *x0_pred) {
+    dm_status status = DM_OK;
+    DM_TRY(dmi_tensor_check_contiguous(sample, "sample", DM_DTYPE_F32, -1, NULL));
+    const int32_t rank = sample->rank;
+    const int64_t *shape = sample->shape;
+    DM_TRY(dmi_tensor_check_contiguous(model_output, "model_output", DM_DTYPE_F32, rank, shape));
+    if (noise || dmi_step_needs_noise(step))
+        DM_TRY(dmi_tensor_check_contiguous(noise, "noise", DM_DTYPE_F32, rank, shape));
+    DM_TRY(dmi_tensor_check_contiguous(prev_sample, "prev_sample", DM_DTYPE_F32, rank, shape));
+    if (x0_pred) DM_TRY(dmi_tensor_check_contiguous(x0_pred, "x0_pred", DM_DTYPE_F32, rank, shape));
+    if (x0_pred && x0_pred->data == prev_sample->data && dm_tensor_numel(sample) > 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "x0_pred: expected memory other than that of prev_sample");
+done:
+    return status;
+}
+
+static void run_step(dm_context *context, const dmi_step *step, step_task *task, const dm_tensor *noise,
+                     dm_tensor *x0_pred) {
+    task->step = step;
+    if (noise) task->buffers.noise = noise->data;
+    if (x0_pred) task->buffers.x0_pred = x0_pred->data;
+    if (task->count > 0) dmi_parallel(context, (task->count + BLOCK - 1) / BLOCK, step_block, task);
+}
+
+/* ---- without history ---- */
+
+int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index) {
+    dmi_step step = {0};
+    if (!scheduler || index < 0 || index >= scheduler->num_timesteps) return 0;
+    dmi_algorithm_of(scheduler->options.sampler)->weights(scheduler, index, 0, &step);
+    return dmi_step_needs_noise(&step);
+}
+
+dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *model_output,
+                            const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample,
+                            dm_tensor *x0_pred) {
+    dm_status status = DM_OK;
+    dmi_step step;
+    DM_TRY(check_index(scheduler, index));
+    if (dmi_history_of(scheduler) > 0)
+        return dmi_fail(DM_ERROR_STATE, "scheduler: the steps of %s depend on earlier ones; use a dm_stepper",
+                        dm_sampler_type_name(scheduler->options.sampler));
+    DM_TRY(dmi_step_at(scheduler, index, index, &step));
+    DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
+    step_task task = {
+        .buffers = {.output = model_output->data, .sample = sample->data, .prev = prev_sample->data},
+        .count = dm_tensor_numel(sample)};
+    run_step(scheduler->context, &step, &task, noise, x0_pred);
+done:
+    return status;
+}
+
+typedef struct scale_task {
+    const float *from;
+    float *to;
+    double scale;
+    int64_t count;
+} scale_task;
+
+static void scale_block(void *arg, int64_t block, int32_t worker) {
+    const scale_task *task = arg;
+    (void)worker;
+    const int64_t end = (block + 1) * BLOCK < task->count ? (block + 1) * BLOCK : task->count;
+    for (int64_t i = block * BLOCK; i < end; i++) task->to[i] = (float)(task->scale * (double)task->from[i]);
+}
+
+dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample,
+                                   dm_tensor *out) {
+    dm_status status = DM_OK;
+    DM_TRY(check_index(scheduler, index));
+    DM_TRY(dmi_tensor_check_contiguous(sample, "sample", DM_DTYPE_F32, -1, NULL));
+    DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, sample->rank, sample->shape));
+    scale_task task = {sample->data, out->data, scheduler->points[index].input_scale,
+                       dm_tensor_numel(sample)};
+    dmi_parallel(scheduler->context, (task.count + BLOCK - 1) / BLOCK, scale_block, &task);
+done:
+    return status;
+}
+
+/* ---- dm_stepper ---- */
+
+dm_status dm_stepper_create(dm_context *context, const dm_scheduler *scheduler, dm_stepper **out) {
+    if (!out) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
+    *out = NULL;
+    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
+    context = dmi_context(context);
+    dm_stepper *stepper = dmi_calloc(context, sizeof(*stepper));
+    if (!stepper) return DM_ERROR_OUT_OF_MEMORY;
+    stepper->context = context;
+    const dm_status status = dmi_scheduler_clone(context, scheduler, &stepper->scheduler);
+    if (status == DM_OK)
+        *out = stepper;
+    else
+        dm_stepper_destroy(stepper);
+    return status;
+}
+
+void dm_stepper_destroy(dm_stepper *stepper) {
+    if (!stepper) return;
+    dm_scheduler_destroy(stepper->scheduler);
+    dmi_free(stepper->context, stepper->history);
+    dmi_free(stepper->context, stepper);
+}
+
+dm_status dmi_check_start(const dm_scheduler *scheduler, const char *name, int32_t index) {
+    if (index < 0 || index >= scheduler->num_timesteps)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected 0..%d, got %d", name,
+                        (int)scheduler->num_timesteps - 1, (int)index);
+    if (!dmi_step_is_first(scheduler, index))
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "%s: expected the first network call of a step of %s, got %d", name,
+                        dm_sampler_type_name(scheduler->options.sampler), (int)index);
+    return DM_OK;
+}
+
+dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index) {
+    if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
+    const dm_status status = dmi_check_start(stepper->scheduler, "index", index);
+    if (status == DM_OK) stepper->first = stepper->index = index;
+    return status;
+}
+
+int32_t dm_stepper_index(const dm_stepper *stepper) {
+    return stepper ? stepper->index : 0;
+}
+
+/* Memory for the history of samples of so many elements; a run keeps its size. */
+static dm_status reserve_history(dm_stepper *stepper, int64_t size) {
+    const int32_t buffers = dmi_history_of(stepper->scheduler);
+    if (buffers == 0 || (stepper->history && stepper->size == size)) return DM_OK;
+    if (stepper->index > stepper->first)
+        return dmi_fail(DM_ERROR_SHAPE, "sample: expected %lld elements as in the steps before, got %lld",
+                        (long long)stepper->size, (long long)size);
+    float *history = dmi_alloc_array(stepper->context, (size_t)size, (size_t)buffers * sizeof(float));
+    if (!history) return DM_ERROR_OUT_OF_MEMORY;
+    dmi_free(stepper->context, stepper->history);
+    stepper->history = history;
+    stepper->size = size;
+    return DM_OK;
+}
+
+dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, const dm_tensor *sample,
+                          const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred) {
+    dm_status status = DM_OK;
+    dmi_step step;
+    if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
+    if (stepper->index >= stepper->scheduler->num_timesteps)
+        return dmi_fail(DM_ERROR_STATE, "stepper: the run of %d network calls is over; dm_stepper_restart()",
+                        (int)stepper->scheduler->num_timesteps);
+    DM_TRY(dmi_step_at(stepper->scheduler, stepper->index, stepper->first, &step));
+    DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
+    step_task task = {
+        .buffers = {.output = model_output->data, .sample = sample->data, .prev = prev_sample->data},
+        .count = dm_tensor_numel(sample)};
+    DM_TRY(reserve_history(stepper, task.count));
+    for (int32_t j = 0; j < dmi_history_of(stepper->scheduler); j++)
+        task.buffers.history[j] = stepper->history + j * task.count;
+    run_step(stepper->context, &step, &task, noise, x0_pred);
+    stepper->index++;
+done:
+    return status;
+}

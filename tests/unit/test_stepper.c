@@ -1,0 +1,208 @@
+/* dm_stepper: what it refuses, restarts, and how fast the solvers converge on Gaussian data, where the flow
+ * is known in closed form. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "samplers/grid.h"
+#include "unit/scheduler_support.h"
+
+/* ---- Gaussian data N(MU, S^2) ---- */
+
+#define MU 0.3
+#define S  0.5
+
+/* E[x0 | x] at alpha = 1. */
+static double clean_of(double x, double sigma) {
+    return MU + S * S / (S * S + sigma * sigma) * (x - MU);
+}
+
+/* The probability flow keeps (x - MU) / sqrt(S^2 + sigma^2). */
+static double flow(double x, double from, double to) {
+    return MU + (x - MU) * sqrt((S * S + to * to) / (S * S + from * from));
+}
+
+static dm_scheduler_options exploding(dm_sampler_type type) {
+    dm_scheduler_options options = defaults();
+    options.sampler = type;
+    options.process = DM_PROCESS_VE;
+    options.prediction_type = DM_PREDICTION_X0;
+    options.sigma_schedule = DM_SIGMAS_KARRAS;
+    options.sigma_min = 0.01;
+    options.sigma_max = 10;
+    options.clip_sample = 0;
+    options.final_sigma_min = 1;
+    return options;
+}
+
+/* |error| of a run of so many steps that begins at x = 7. */
+static double error_of(const dm_scheduler_options *options, int32_t steps) {
+    dm_scheduler *s = make(options);
+    dm_stepper *stepper = NULL;
+    float x[1] = {7}, y[1];
+    dm_tensor xt = view(x, DM_DTYPE_F32, 1, 1, 0), yt = view(y, DM_DTYPE_F32, 1, 1, 0);
+    assert_int_equal(dm_scheduler_set_timesteps(s, steps), DM_OK);
+    assert_int_equal(dm_stepper_create(NULL, s, &stepper), DM_OK);
+    const int32_t calls = dm_scheduler_num_timesteps(s);
+    for (int32_t k = 0; k < calls; k++) {
+        y[0] = (float)clean_of((double)x[0], dm_scheduler_time(s, k));
+        assert_int_equal(dm_stepper_step(stepper, &yt, &xt, NULL, &xt, NULL), DM_OK);
+    }
+    const double last = dm_scheduler_sigma(s, calls), exact = flow(7, dm_scheduler_sigma(s, 0), last);
+    dm_stepper_destroy(stepper);
+    dm_scheduler_destroy(s);
+    return fabs((double)x[0] - exact);
+}
+
+static void expect_order(dm_sampler_type type, int32_t solver_order, double order) {
+    dm_scheduler_options options = exploding(type);
+    options.solver_order = solver_order;
+    const double coarse = error_of(&options, 24), fine = error_of(&options, 48);
+    const double got = log2(coarse / fine);
+    if (!(got > order - 0.35 && got < order + 0.6))
+        fail_msg("%s: order %g (errors %g and %g), expected %g", dm_sampler_type_name(type), got, coarse,
+                 fine, order);
+}
+
+static void test_orders_of_convergence(void **state) {
+    (void)state;
+    expect_order(DM_SAMPLER_EULER, 0, 1);
+    expect_order(DM_SAMPLER_HEUN, 0, 2);
+    expect_order(DM_SAMPLER_DPMPP_2M, 1, 1);
+    expect_order(DM_SAMPLER_DPMPP_2M, 2, 2);
+}
+
+/* ---- the handle ---- */
+
+static dm_stepper *open_stepper(dm_sampler_type type, int32_t steps) {
+    dm_scheduler_options options = defaults();
+    dm_stepper *stepper = NULL;
+    options.sampler = type;
+    dm_scheduler *s = make(&options);
+    assert_int_equal(dm_scheduler_set_timesteps(s, steps), DM_OK);
+    assert_int_equal(dm_stepper_create(NULL, s, &stepper), DM_OK);
+    dm_scheduler_destroy(s); /* it has been copied */
+    return stepper;
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    dm_stepper *stepper = NULL;
+    options.sampler = DM_SAMPLER_HEUN;
+    dm_scheduler *s = make(&options);
+    assert_fails(dm_scheduler_step(s, 0, &f->noise_t, &f->x0_t, NULL, &f->a_t, NULL), DM_ERROR_STATE,
+                 "use a dm_stepper");
+    assert_fails(dm_stepper_create(NULL, NULL, &stepper), DM_ERROR_INVALID_ARGUMENT, "scheduler");
+    assert_fails(dm_stepper_create(NULL, s, NULL), DM_ERROR_INVALID_ARGUMENT, "out");
+    assert_fails(dm_stepper_step(NULL, &f->noise_t, &f->x0_t, NULL, &f->a_t, NULL), DM_ERROR_INVALID_ARGUMENT,
+                 "stepper");
+    assert_fails(dm_stepper_restart(NULL, 0), DM_ERROR_INVALID_ARGUMENT, "stepper");
+    assert_int_equal(dm_stepper_index(NULL), 0);
+    dm_stepper_destroy(NULL);
+    assert_fails(dm_scheduler_scale_input(s, -1, &f->x0_t, &f->a_t), DM_ERROR_INVALID_ARGUMENT, "index");
+    assert_true(isnan(dm_scheduler_time(s, -1)) && isnan(dm_scheduler_sigma(NULL, 0)));
+    assert_true(dm_scheduler_init_noise_sigma(NULL) == 0);
+    dm_scheduler_destroy(s);
+    stepper = open_stepper(DM_SAMPLER_HEUN, 2); /* three calls */
+    assert_fails(dm_stepper_restart(stepper, 1), DM_ERROR_INVALID_ARGUMENT,
+                 "first network call of a step of heun");
+    assert_fails(dm_stepper_restart(stepper, 3), DM_ERROR_INVALID_ARGUMENT, "expected 0..2, got 3");
+    assert_int_equal(dm_stepper_step(stepper, &f->noise_t, &f->x0_t, NULL, &f->a_t, NULL), DM_OK);
+    dm_tensor small = view(f->x_t, DM_DTYPE_F32, 1, 3, 0);
+    assert_fails(dm_stepper_step(stepper, &small, &small, NULL, &small, NULL), DM_ERROR_SHAPE, "got 3");
+    assert_int_equal(dm_stepper_index(stepper), 1);
+    assert_int_equal(dm_stepper_restart(stepper, 2), DM_OK);
+    assert_int_equal(dm_stepper_step(stepper, &small, &small, NULL, &small, NULL), DM_OK);
+    assert_fails(dm_stepper_step(stepper, &small, &small, NULL, &small, NULL), DM_ERROR_STATE, "is over");
+    dm_stepper_destroy(stepper);
+    free(f);
+}
+
+/* A second run after dm_stepper_restart() is the first one again; so is one of another batch of the same
+ * rows. */
+static void test_restart_repeats_the_run(void **state) {
+    (void)state;
+    for (dm_sampler_type type = 1; dm_sampler_type_name(type); type++) {
+        fixture *f = make_fixture();
+        dm_stepper *stepper = open_stepper(type, 5);
+        for (int round = 0; round < 2; round++) {
+            float *x = round == 0 ? f->a : f->b;
+            dm_tensor xt = view(x, DM_DTYPE_F32, 2, BATCH, SIZE);
+            memcpy(x, f->x0, sizeof(f->x0));
+            assert_int_equal(dm_stepper_restart(stepper, 0), DM_OK);
+            do {
+                for (int i = 0; i < BATCH * SIZE; i++) f->x_t[i] = tanhf(x[i]);
+                assert_int_equal(dm_stepper_step(stepper, &f->x_t_t, &xt, &f->noise_t, &xt, NULL), DM_OK);
+            } while (dm_stepper_step(stepper, &f->noise_t, &f->noise_t, &f->noise_t, NULL, NULL) !=
+                     DM_ERROR_STATE);
+        }
+        assert_memory_equal(f->a, f->b, sizeof(f->a));
+        dm_stepper_destroy(stepper);
+        free(f);
+    }
+}
+
+static void test_options(void **state) {
+    (void)state;
+    dm_scheduler *s = NULL;
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_EULER_A;
+    options.process = DM_PROCESS_FLOW;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_UNSUPPORTED, "euler_a has no form");
+    options.process = 5;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT, "options.process");
+    options = defaults();
+    options.sampler = DM_SAMPLER_DPM_2M_SDE;
+    options.solver_order = 3;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_UNSUPPORTED, "expected 0..2");
+    options.solver_order = 0;
+    options.sigma_schedule = 99;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT,
+                 "options.sigma_schedule");
+    options.sigma_schedule = DM_SIGMAS_KARRAS;
+    options.rho = -1;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT, "options.rho");
+    options.rho = 0;
+    options.sigma_min = 3;
+    options.sigma_max = 2;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT, "options.sigma_max");
+    options.sigma_min = options.sigma_max = 0;
+    options.full_order_final = 2;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT,
+                 "options.full_order_final");
+    options.full_order_final = 0;
+    s = make(&options);
+    int32_t own[2] = {500, 100};
+    dm_tensor timesteps = view(own, DM_DTYPE_I32, 1, 2, 0);
+    assert_fails(dm_scheduler_set_custom_timesteps(s, &timesteps), DM_ERROR_INVALID_ARGUMENT,
+                 "expected none with a sigma schedule");
+    assert_int_equal(dm_scheduler_num_timesteps(s), 999);
+    dm_scheduler_destroy(s);
+    options.sigma_schedule = 0;
+    s = make(&options);
+    assert_fails(dm_scheduler_set_timesteps(s, 1000), DM_ERROR_INVALID_ARGUMENT, "no distinct noise levels");
+    dm_scheduler_destroy(s);
+}
+
+/* I_x(a, a) of a = 1/2 is the arcsine law: x = sin^2(pi p / 2). */
+static void test_beta_quantile(void **state) {
+    (void)state;
+    for (int i = 0; i <= 20; i++) {
+        const double p = i / 20.0, root = sin(3.14159265358979323846 / 2 * p);
+        assert_near(dmi_beta_quantile(p, 0.5), root * root, 1e-12);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_orders_of_convergence),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_restart_repeats_the_run), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_beta_quantile),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
