@@ -4,10 +4,26 @@
 
 #include "golden.h"
 
-static const struct {
-    const char *cls;
+/* Classes of the diffusers package, with what differs in the defaults of their configurations. */
+typedef struct scheduler_class {
+    const char *cls, *spacing;
     dm_sampler_type sampler;
-} classes[] = {{"DDPMScheduler", DM_SAMPLER_DDPM}, {"DDIMScheduler", DM_SAMPLER_DDIM}};
+    int clip_sample;
+    double beta_start, beta_end;
+} scheduler_class;
+
+static const scheduler_class classes[] = {
+    {"DDPMScheduler", "leading", DM_SAMPLER_DDPM, 1, 1e-4, 0.02},
+    {"DDIMScheduler", "leading", DM_SAMPLER_DDIM, 1, 1e-4, 0.02},
+    {"EulerDiscreteScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
+    {"EulerAncestralDiscreteScheduler", "linspace", DM_SAMPLER_EULER_A, 0, 1e-4, 0.02},
+    {"HeunDiscreteScheduler", "linspace", DM_SAMPLER_HEUN, 0, 0.00085, 0.012},
+    {"DPMSolverMultistepScheduler", "linspace", DM_SAMPLER_DPMPP_2M, 0, 1e-4, 0.02},
+    {"EDMEulerScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
+    {"EDMDPMSolverMultistepScheduler", "linspace", DM_SAMPLER_DPMPP_2M, 0, 1e-4, 0.02},
+    {"FlowMatchEulerDiscreteScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
+    {"FlowMatchHeunDiscreteScheduler", "linspace", DM_SAMPLER_HEUN, 0, 1e-4, 0.02},
+};
 enum { NUM_CLASSES = sizeof classes / sizeof classes[0] };
 
 /* Those of thresholding have no effect when it is off. */
@@ -29,8 +45,30 @@ static const char *const config_keys[] = {"_class_name",
                                           "thresholding",
                                           "dynamic_thresholding_ratio",
                                           "sample_max_value",
+                                          "use_karras_sigmas",
+                                          "use_exponential_sigmas",
+                                          "use_beta_sigmas",
+                                          "use_lu_lambdas",
+                                          "use_flow_sigmas",
+                                          "interpolation_type",
+                                          "timestep_type",
+                                          "sigma_min",
+                                          "sigma_max",
+                                          "sigma_data",
+                                          "sigma_schedule",
+                                          "rho",
+                                          "final_sigmas_type",
+                                          "algorithm_type",
+                                          "solver_order",
+                                          "solver_type",
+                                          "lower_order_final",
+                                          "euler_at_final",
+                                          "lambda_min_clipped",
+                                          "flow_shift",
+                                          "shift",
                                           NULL};
-static const char *const step_keys[] = {"eta", "use_clipped_model_output", NULL};
+static const char *const step_keys[] = {
+    "eta", "use_clipped_model_output", "s_churn", "s_tmin", "s_tmax", "s_noise", NULL};
 
 /* A constant by name; the fallback is diffusers' default. */
 static int read_name(golden *g, const cJSON *config, const char *key, const char *fallback,
@@ -41,28 +79,85 @@ static int read_name(golden *g, const cJSON *config, const char *key, const char
     return *out != 0;
 }
 
-static void read_numbers(const cJSON *config, const cJSON *step, dm_scheduler_options *o) {
+static void read_numbers(const cJSON *config, const cJSON *step, const scheduler_class *c,
+                         dm_scheduler_options *o) {
     o->num_train_timesteps = (int32_t)golden_number(config, "num_train_timesteps", 1000);
-    o->beta_start = golden_number(config, "beta_start", 1e-4);
-    o->beta_end = golden_number(config, "beta_end", 0.02);
+    o->beta_start = golden_number(config, "beta_start", c->beta_start);
+    o->beta_end = golden_number(config, "beta_end", c->beta_end);
     o->steps_offset = (int32_t)golden_number(config, "steps_offset", 0);
-    o->clip_sample = golden_flag(config, "clip_sample", 1);
+    o->clip_sample = golden_flag(config, "clip_sample", c->clip_sample);
     o->clip_sample_range = golden_number(config, "clip_sample_range", 1);
     o->set_alpha_to_one = golden_flag(config, "set_alpha_to_one", 1);
     o->rescale_betas_zero_snr = golden_flag(config, "rescale_betas_zero_snr", 0);
     o->eta = golden_number(step, "eta", 0);
     o->use_clipped_model_output = golden_flag(step, "use_clipped_model_output", 0);
+    o->churn = golden_number(step, "s_churn", 0);
+    o->churn_min = golden_number(step, "s_tmin", 0);
+    o->churn_max = golden_number(step, "s_tmax", 0);
+    o->churn_noise = golden_number(step, "s_noise", 1);
+}
+
+/* The solver's own words. */
+static void read_solver(const cJSON *config, dm_scheduler_options *o) {
+    static const struct {
+        const char *name;
+        dm_sampler_type sampler;
+    } algorithms[] = {{"dpmsolver++", DM_SAMPLER_DPMPP_2M},
+                      {"dpmsolver", DM_SAMPLER_DPM_2M},
+                      {"sde-dpmsolver++", DM_SAMPLER_DPMPP_2M_SDE},
+                      {"sde-dpmsolver", DM_SAMPLER_DPM_2M_SDE}};
+    const char *algorithm = golden_text(config, "algorithm_type", NULL);
+    const char *solver = golden_text(config, "solver_type", NULL);
+    for (int i = 0; i < 4; i++)
+        if (algorithm && strcmp(algorithm, algorithms[i].name) == 0) o->sampler = algorithms[i].sampler;
+    if (solver && strcmp(solver, "heun") == 0) o->solver_type = DM_SOLVER_HEUN;
+    o->solver_order = (int32_t)golden_number(config, "solver_order", 0);
+    o->full_order_final = !golden_flag(config, "lower_order_final", 1);
+    o->euler_at_final = golden_flag(config, "euler_at_final", 0);
+    const double bound = golden_number(config, "lambda_min_clipped", 0);
+    o->lambda_min_clipped = isfinite(bound) ? bound : 0;
+}
+
+static void read_sigmas(const cJSON *config, const char *cls, dm_scheduler_options *o) {
+    static const struct {
+        const char *flag;
+        dm_sigma_schedule schedule;
+    } flags[] = {{"use_karras_sigmas", DM_SIGMAS_KARRAS},
+                 {"use_exponential_sigmas", DM_SIGMAS_EXPONENTIAL},
+                 {"use_beta_sigmas", DM_SIGMAS_BETA},
+                 {"use_lu_lambdas", DM_SIGMAS_LU}};
+    for (int i = 0; i < 4; i++)
+        if (golden_flag(config, flags[i].flag, 0)) o->sigma_schedule = flags[i].schedule;
+    if (strcmp(golden_text(config, "interpolation_type", ""), "log_linear") == 0)
+        o->sigma_schedule = DM_SIGMAS_LOG_LINEAR;
+    if (strcmp(golden_text(config, "sigma_schedule", ""), "exponential") == 0)
+        o->sigma_schedule = DM_SIGMAS_EXPONENTIAL;
+    if (strncmp(cls, "EDM", 3) == 0) o->process = DM_PROCESS_EDM;
+    if (strncmp(cls, "FlowMatch", 9) == 0)
+        o->process = DM_PROCESS_FLOW, o->prediction_type = DM_PREDICTION_FLOW;
+    if (golden_flag(config, "use_flow_sigmas", 0)) o->process = DM_PROCESS_FLOW;
+    o->sigma_min = golden_number(config, "sigma_min", 0);
+    o->sigma_max = golden_number(config, "sigma_max", 0);
+    o->sigma_data = golden_number(config, "sigma_data", 0);
+    o->rho = golden_number(config, "rho", 0);
+    o->flow_shift = golden_number(config, "flow_shift", golden_number(config, "shift", 0));
+    o->final_sigma_min = strcmp(golden_text(config, "final_sigmas_type", ""), "sigma_min") == 0;
+    o->continuous_timesteps = strcmp(golden_text(config, "timestep_type", ""), "continuous") == 0;
+}
+
+static const scheduler_class *find_class(const char *cls) {
+    for (int i = 0; i < NUM_CLASSES; i++)
+        if (strcmp(cls, classes[i].cls) == 0) return &classes[i];
+    return NULL;
 }
 
 int golden_scheduler(golden *g, const char *cls, const cJSON *config, const cJSON *step, dm_scheduler **out) {
     const cJSON *trained = cJSON_GetObjectItemCaseSensitive(config, "trained_betas");
+    const scheduler_class *c = find_class(cls);
     dm_scheduler_options o;
     *out = NULL;
     dm_scheduler_options_init(&o, sizeof o);
-    o.sampler = 0;
-    for (int i = 0; i < NUM_CLASSES; i++)
-        if (strcmp(cls, classes[i].cls) == 0) o.sampler = classes[i].sampler;
-    if (o.sampler == 0) golden_unsupported(g, "class %s", cls);
+    if (!c) golden_unsupported(g, "class %s", cls);
     if (trained && !cJSON_IsNull(trained)) golden_unsupported(g, "trained_betas");
     if (golden_flag(config, "thresholding", 0)) golden_unsupported(g, "thresholding");
     if (golden_stopped(g) || !golden_only_keys(g, config, config_keys) ||
@@ -70,11 +165,14 @@ int golden_scheduler(golden *g, const char *cls, const cJSON *config, const cJSO
         !read_name(g, config, "beta_schedule", "linear", dm_beta_schedule_from_name, &o.beta_schedule) ||
         !read_name(g, config, "prediction_type", "epsilon", dm_prediction_type_from_name,
                    &o.prediction_type) ||
-        !read_name(g, config, "timestep_spacing", "leading", dm_timestep_spacing_from_name,
+        !read_name(g, config, "timestep_spacing", c->spacing, dm_timestep_spacing_from_name,
                    &o.timestep_spacing) ||
         !read_name(g, config, "variance_type", "fixed_small", dm_variance_type_from_name, &o.variance_type))
         return 0;
-    read_numbers(config, step, &o);
+    o.sampler = c->sampler;
+    read_numbers(config, step, c, &o);
+    read_sigmas(config, cls, &o);
+    read_solver(config, &o);
     return golden_ok(g, dm_scheduler_create(NULL, &o, out), "dm_scheduler_create");
 }
 

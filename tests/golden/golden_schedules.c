@@ -130,6 +130,28 @@ static void diffusers_betas(golden *g, cJSON *json) {
 
 /* ---- set_timesteps: {"cls", "config", "set_timesteps"} ---- */
 
+/* Times max(1, the largest). */
+static void compare_times(golden *g, const dm_scheduler *scheduler, const char *name, double tolerance) {
+    golden_array expected;
+    if (golden_stopped(g) || !golden_has(g, "%s/%s", g->label, name) ||
+        !golden_get(g, &expected, "%s/%s", g->label, name))
+        return;
+    const double scale = fmax(1, golden_max_abs(&expected));
+    for (int32_t i = 0; i < (int32_t)expected.n && !golden_stopped(g); i++)
+        golden_compare_one(g, name, dm_scheduler_time(scheduler, i), expected.values[i], tolerance * scale,
+                           0);
+}
+
+static void compare_sigmas(golden *g, const dm_scheduler *scheduler, const char *name, double tolerance) {
+    golden_array expected;
+    if (golden_stopped(g) || !golden_has(g, "%s/%s", g->label, name) ||
+        !golden_get(g, &expected, "%s/%s", g->label, name))
+        return;
+    for (int32_t i = 0; i <= dm_scheduler_num_timesteps(scheduler) && !golden_stopped(g); i++)
+        golden_compare_one(g, name, dm_scheduler_sigma(scheduler, i), expected.values[i],
+                           tolerance * fmax(1, fabs(expected.values[i])), 0);
+}
+
 static void set_timesteps(golden *g, const cJSON *json) {
     static const char *const keys[] = {"cls", "config", "set_timesteps", NULL};
     const cJSON *config = cJSON_GetObjectItemCaseSensitive(json, "config");
@@ -143,12 +165,14 @@ static void set_timesteps(golden *g, const cJSON *json) {
         golden_ok(g, dm_scheduler_set_timesteps(scheduler, count->valueint), "dm_scheduler_set_timesteps")) {
         golden_compare_exact(g, "number of timesteps", dm_scheduler_num_timesteps(scheduler),
                              (double)timesteps.n);
-        for (int32_t i = 0; i < (int32_t)timesteps.n; i++)
-            golden_compare_exact(g, "timesteps", dm_scheduler_timestep(scheduler, i), timesteps.values[i]);
-        /* x_T is standard normal here. */
+        compare_times(g, scheduler, "timesteps", 1e-5);
+        compare_times(g, scheduler, "timesteps64", 1e-10);
+        compare_sigmas(g, scheduler, "sigmas", 1e-5);
+        compare_sigmas(g, scheduler, "sigmas64", 1e-10);
         if (golden_has(g, "%s/init_noise_sigma", g->label) &&
             golden_get(g, &sigma, "%s/init_noise_sigma", g->label))
-            golden_compare_exact(g, "init_noise_sigma", 1, sigma.values[0]);
+            golden_compare_one(g, "init_noise_sigma", dm_scheduler_init_noise_sigma(scheduler),
+                               sigma.values[0], 0, 1e-6);
     }
     dm_scheduler_destroy(scheduler);
 }
