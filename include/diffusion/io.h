@@ -22,7 +22,8 @@ typedef struct dm_safetensors dm_safetensors;
 /** Opens a safetensors file (https://github.com/huggingface/safetensors, "Format") and validates it as a
  * whole.
  *
- *  The file is mapped, not read: memory and time do not grow with the tensors. It must not be truncated or
+ *  The file is mapped, not read: memory and time do not grow with the tensors (where the file system cannot
+ * map, it is read). It must not be truncated or
  * written to in place while it is open; replacing it by rename, as dm_safetensors_save() does, is safe.
  * Refused are: a header that is longer than the file or than 100 MB, is no JSON object in valid UTF-8, or
  * names a tensor or key twice; an unknown element type; a shape whose size is not that of its range; ranges
@@ -71,6 +72,16 @@ DM_API int32_t dm_safetensors_find(const dm_safetensors *file, const char *name)
  * (index), UNSUPPORTED (other element types, more than DM_TENSOR_MAX_RANK dimensions; the message holds the
  * tensor's name), OUT_OF_MEMORY. Threads: any. Cost: O(1) for a view, O(n) once for a copy. Since: 0.1 */
 DM_API const dm_tensor *dm_safetensors_tensor(const dm_safetensors *file, int32_t index);
+
+/** Copies a tensor of the file into the caller's, from the mapped file without a detour, converted as by
+ * dm_tensor_copy(). Any alignment, and the types that dm_safetensors_tensor() would copy: F16 and BF16 are
+ * exact in f32, and so is every other type in the one it is read as there.
+ *  @param file open file
+ *  @param index 0..count-1
+ *  @param out [out] the tensor's shape, any element type and layout
+ *  Errors: INVALID_ARGUMENT, SHAPE, UNSUPPORTED (as dm_safetensors_tensor(); messages hold the tensor's
+ * name). Threads: any; out exclusive. Cost: O(n). Since: 0.1 */
+DM_API dm_status dm_safetensors_read(const dm_safetensors *file, int32_t index, dm_tensor *out);
 
 /** Number of metadata pairs. @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_safetensors_metadata_count(const dm_safetensors *file);
@@ -126,8 +137,8 @@ DM_API dm_status dm_idx_load(dm_context *context, const char *path, dm_tensor **
  *  @param context allocator for scratch, NULL: default
  *  @param path file to create or replace
  *  @param tensor u8, i32, f32 or f64, rank >= 1, sizes below 2^32, any layout
- *  Errors: INVALID_ARGUMENT, DTYPE (i64), SHAPE, IO (message holds the path), OUT_OF_MEMORY. Threads: any.
- * Cost: writes and syncs every byte. Since: 0.1 */
+ *  Errors: INVALID_ARGUMENT, DTYPE (any other), SHAPE, IO (message holds the path), OUT_OF_MEMORY. Threads:
+ * any. Cost: writes and syncs every byte. Since: 0.1 */
 DM_API dm_status dm_idx_save(dm_context *context, const char *path, const dm_tensor *tensor);
 
 /** Reads a PNG image: 16-bit samples are rounded to 8, palettes and packed bits are expanded, transparency

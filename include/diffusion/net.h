@@ -59,7 +59,8 @@ DM_API dm_status dm_mlp_create(dm_context *context, const dm_mlp_options *option
  *  Ownership: takes it. Errors: none. Threads: exclusive. Cost: O(parameters). Since: 0.1 */
 DM_API void dm_net_destroy(dm_net *net);
 
-/** Number of weights in all. @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+/** Number of trained weights in all; those of fixed parameters (see dm_net_param()) are not counted. @return
+ * 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int64_t dm_net_num_weights(const dm_net *net);
 /** Number of named parameter tensors. @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1
  */
@@ -72,7 +73,9 @@ DM_API const char *dm_net_param_name(const dm_net *net, int32_t index);
  *  Cost: O(parameters). Since: 0.1 */
 DM_API int32_t dm_net_find_param(const dm_net *net, const char *name);
 /** Parameter `index` as a borrowed f32 view in PyTorch's shape: convolution [Cout,Cin,kh,kw], transposed
- * convolution [Cin,Cout,kh,kw], linear [out,in], embedding [rows,dim].
+ * convolution [Cin,Cout,kh,kw], linear [out,in], embedding [rows,dim]. Some networks have fixed parameters,
+ * the buffers of a state_dict (frequencies of an embedding, resampling filters): saved and loaded like the
+ * others, but never trained.
  *  @return view owned by the net, valid as long as it; NULL when there is no such parameter
  *  Errors: none. Threads: any, while nobody changes the weights. Cost: O(1). Since: 0.1 */
 DM_API const dm_tensor *dm_net_param(const dm_net *net, int32_t index);
@@ -191,7 +194,8 @@ DM_API dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_
  *  @param session a session of mode DM_SESSION_TRAIN
  *  Errors: INVALID_ARGUMENT, STATE. Threads: session exclusive. Cost: O(weights). Since: 0.1 */
 DM_API dm_status dm_session_zero_grad(dm_session *session);
-/** Accumulated gradient of parameter `index`, in the parameter's shape and the session's compute type.
+/** Accumulated gradient of parameter `index`, in the parameter's shape and the session's compute type; zeros
+ * for a fixed one.
  *  @return view owned by the session, NULL when there is none (INFER session, no such parameter)
  *  Errors: none. Threads: session exclusive. Cost: O(1). Since: 0.1 */
 DM_API const dm_tensor *dm_session_grad(const dm_session *session, int32_t index);

@@ -78,7 +78,8 @@ DM_API int64_t dm_tensor_numel(const dm_tensor *tensor);
 DM_API int32_t dm_tensor_is_contiguous(const dm_tensor *tensor);
 
 /** Copies the elements, converting the type: float to integer rounds to nearest even and saturates (NaN
- * becomes 0), integer to a narrower integer saturates, everything to float rounds to nearest even.
+ * becomes 0), integer to a narrower integer saturates, everything to float rounds once, to nearest even; f16
+ * and bf16 overflow to infinity and keep NaN.
  *  @param source any layout
  *  @param destination [out] same shape, any layout and type, must not overlap source unless both are the same
  * view Errors: INVALID_ARGUMENT, SHAPE. Threads: destination exclusive. Cost: O(n). Since: 0.1 */
@@ -93,8 +94,8 @@ DM_API dm_status dm_tensor_fill(dm_tensor *tensor, double value);
 /** Size in bytes of one element. @return 0 when `dtype` is none. Errors: none. Threads: any. Cost: O(1).
  * Since: 0.1 */
 DM_API int64_t dm_dtype_size(dm_dtype dtype);
-/** Name of an element type: "f32", "f64", "i32", "i64", "u8". @return static string, "unknown" for a value
- * that is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+/** Name of an element type: "f32", "f64", "i32", "i64", "u8", "f16", "bf16". @return static string, "unknown"
+ * for a value that is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_dtype_name(dm_dtype dtype);
 /** Element type of a name. @return DM_DTYPE_*, 0 when there is none of that name or it is NULL. Errors: none.
  *  Threads: any. Cost: O(1). Since: 0.1 */

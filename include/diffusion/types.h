@@ -41,6 +41,10 @@ typedef int32_t dm_dtype;
 #define DM_DTYPE_I32 3 /**< int32_t */
 #define DM_DTYPE_I64 4 /**< int64_t */
 #define DM_DTYPE_U8  5 /**< uint8_t */
+#define DM_DTYPE_F16                                                                                         \
+    6 /**< IEEE binary16, as bits in a uint16_t: to keep weights in; nothing computes in it */
+#define DM_DTYPE_BF16                                                                                        \
+    7 /**< bfloat16, the upper half of a binary32, as bits in a uint16_t: to keep weights in */
 
 typedef struct dm_context dm_context;     /**< allocator, threads and log sink: context.h */
 typedef struct dm_tensor dm_tensor;       /**< n-dimensional array: tensor.h */

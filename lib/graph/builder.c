@@ -10,6 +10,7 @@
 dm_status dmi_builder_start(dm_context *context, dmi_builder *builder) {
     context = dmi_context(context);
     builder->status = DM_OK;
+    builder->layer_init = (dmi_layer_init){DMI_INIT_UNIFORM_FAN_IN, 1.0, 1};
     builder->net = dmi_calloc(context, sizeof *builder->net);
     if (!builder->net) return builder->status = dm_last_status();
     dm_net *net = builder->net;
@@ -45,47 +46,95 @@ dmi_value dmi_build_node(dmi_builder *builder, int32_t op, dmi_value in0, dmi_va
     return net->num_nodes++;
 }
 
-int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
-                        const int64_t *shape, dmi_init init, int64_t fan_in) {
+static int64_t padded(int64_t numel) {
+    return (numel + DMI_PARAM_ALIGN - 1) / DMI_PARAM_ALIGN * DMI_PARAM_ALIGN;
+}
+
+static dmi_param *add_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                            const int64_t *shape) {
     dm_net *net = builder->net;
     char name[192];
-    if (builder->status) return -1;
+    if (builder->status) return NULL;
     if (grow(builder, (void **)&net->params, net->num_params, &net->param_capacity, sizeof *net->params))
-        return -1;
+        return NULL;
     snprintf(name, sizeof name, "%s%s%s", prefix, suffix ? "." : "", suffix ? suffix : "");
     dmi_param *param = &net->params[net->num_params];
-    *param = (dmi_param){.numel = 1, .fan_in = fan_in, .init = init, .offset = net->flat_size};
+    *param = (dmi_param){.numel = 1, .scale = 1};
     for (int32_t i = 0; i < rank; i++) param->numel *= shape[i];
     dmi_tensor_view(&param->view, NULL, DM_DTYPE_F32, rank, shape);
     param->name = dmi_strdup(net->context, name);
     if (!param->name) {
         builder->status = dm_last_status();
-        return -1;
+        return NULL;
     }
-    net->flat_size += (param->numel + DMI_PARAM_ALIGN - 1) / DMI_PARAM_ALIGN * DMI_PARAM_ALIGN;
-    net->num_weights += param->numel;
-    return net->num_params++;
+    net->num_params++;
+    net->flat_size += padded(param->numel);
+    return param;
 }
 
-/* First values as PyTorch's modules draw them: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases. */
+int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                        const int64_t *shape, dmi_init init, int64_t fan) {
+    dm_net *net = builder->net;
+    dmi_param *param = add_param(builder, prefix, suffix, rank, shape);
+    if (!param) return -1;
+    param->init = init;
+    param->fan = fan;
+    param->offset = net->trained_size;
+    net->trained_size += padded(param->numel);
+    net->num_weights += param->numel;
+    return net->num_params - 1;
+}
+
+int32_t dmi_build_fixed(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                        const int64_t *shape, dmi_init init, double scale) {
+    dm_net *net = builder->net;
+    dmi_param *param = add_param(builder, prefix, suffix, rank, shape);
+    if (!param) return -1;
+    param->init = init;
+    param->scale = scale;
+    param->is_fixed = 1;
+    param->offset = net->flat_size - net->trained_size - padded(param->numel); /* among the fixed ones */
+    return net->num_params - 1;
+}
+
+/* w[i] = bound * u, u uniform on [-1, 1). */
+static void fill_uniform(float *w, int64_t n, uint64_t seed, uint64_t stream, double bound) {
+    for (int64_t i = 0; i < n; i++) {
+        const double u = (dmi_philox_word(seed, stream, (uint64_t)i) >> 8) * 0x1p-24;
+        w[i] = (float)(bound * (2.0 * u - 1.0));
+    }
+}
+
+static void fill_binomial(float *w, int64_t k, double scale) {
+    double row[DMI_FILTER_MAX] = {1};
+    for (int64_t n = 1; n < k; n++)
+        for (int64_t i = n; i > 0; i--) row[i] += row[i - 1];
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < k; j++)
+            w[i * k + j] = (float)(scale * row[i] * row[j] * exp2(2.0 - 2.0 * (double)k));
+}
+
 static void init_param(dm_net *net, int32_t index, uint64_t seed) {
     dmi_param *param = &net->params[index];
     float *w = net->weights + param->offset;
     const uint64_t stream = dmi_stream(DMI_PURPOSE_WEIGHTS, index);
+    const double fan = (double)param->fan, scale = param->scale;
     switch (param->init) {
-    case DMI_INIT_UNIFORM_FAN_IN: {
-        const double bound = param->fan_in > 0 ? 1.0 / sqrt((double)param->fan_in) : 0.0;
-        for (int64_t i = 0; i < param->numel; i++) {
-            const double u = (dmi_philox_word(seed, stream, (uint64_t)i) >> 8) * 0x1p-24;
-            w[i] = (float)(bound * (2.0 * u - 1.0));
-        }
+    case DMI_INIT_UNIFORM_FAN_IN:
+        fill_uniform(w, param->numel, seed, stream, fan > 0 ? scale / sqrt(fan) : 0);
         break;
-    }
+    case DMI_INIT_XAVIER:
+        fill_uniform(w, param->numel, seed, stream, fan > 0 ? scale * sqrt(6 / fan) : 0);
+        break;
     case DMI_INIT_NORMAL:
         dmi_normal_fill(seed, stream, 0, param->numel, w);
+        for (int64_t i = 0; scale != 1 && i < param->numel; i++) w[i] = (float)(scale * (double)w[i]);
         break;
     case DMI_INIT_ONES:
-        for (int64_t i = 0; i < param->numel; i++) w[i] = 1.0f;
+        for (int64_t i = 0; i < param->numel; i++) w[i] = (float)scale;
+        break;
+    case DMI_INIT_BINOMIAL:
+        fill_binomial(w, param->view.shape[2], scale);
         break;
     case DMI_INIT_ZEROS:
         break; /* the buffer starts as zeros */
@@ -106,6 +155,7 @@ dm_status dmi_builder_finish(dmi_builder *builder, dmi_value output, uint64_t se
         return builder->status;
     }
     for (int32_t i = 0; i < net->num_params; i++) {
+        if (net->params[i].is_fixed) net->params[i].offset += net->trained_size;
         net->params[i].view.data = net->weights + net->params[i].offset;
         net->params[i].view.context = net->context;
         init_param(net, i, seed);
@@ -152,6 +202,13 @@ dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t di
     return dmi_build_node(builder, DMI_OP_TIME_EMBEDDING, t, -1, -1, -1, -1, &attr);
 }
 
+dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
+                                      int take_log, double scale, const char *name) {
+    int32_t f = dmi_build_fixed(builder, name, NULL, 1, (int64_t[]){dim / 2}, DMI_INIT_NORMAL, scale);
+    dmi_attr attr = {.out_c = dim, .flip_sin_cos = flip_sin_cos, .take_log = take_log};
+    return dmi_build_node(builder, DMI_OP_FOURIER_EMBEDDING, t, -1, -1, f, -1, &attr);
+}
+
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
                               const char *name) {
     int32_t w = dmi_build_param(builder, name, "weight", 2, (int64_t[]){rows, dim}, DMI_INIT_NORMAL, 0);
@@ -159,22 +216,37 @@ dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t row
     return dmi_build_node(builder, DMI_OP_EMBEDDING, label, -1, -1, w, -1, &attr);
 }
 
+static int32_t layer_weight(dmi_builder *builder, const char *name, int32_t rank, const int64_t *shape,
+                            int64_t fan_in, int64_t fan_out) {
+    const dmi_layer_init *init = &builder->layer_init;
+    const int64_t fan = init->weight == DMI_INIT_XAVIER ? fan_in + fan_out : fan_in;
+    const int32_t w = dmi_build_param(builder, name, "weight", rank, shape, init->weight, fan);
+    if (w >= 0) builder->net->params[w].scale = init->scale;
+    return w;
+}
+
+static int32_t layer_bias(dmi_builder *builder, const char *name, int64_t size, int64_t fan_in) {
+    const dmi_layer_init *init = &builder->layer_init;
+    const dmi_init first = init->has_bias ? DMI_INIT_UNIFORM_FAN_IN : DMI_INIT_ZEROS;
+    const int32_t b = dmi_build_param(builder, name, "bias", 1, &size, first, fan_in);
+    if (b >= 0) builder->net->params[b].scale = init->scale;
+    return b;
+}
+
 dmi_value dmi_build_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
                            int32_t activation) {
-    int32_t w =
-        dmi_build_param(builder, name, "weight", 2, (int64_t[]){out, in}, DMI_INIT_UNIFORM_FAN_IN, in);
-    int32_t b = dmi_build_param(builder, name, "bias", 1, (int64_t[]){out}, DMI_INIT_UNIFORM_FAN_IN, in);
+    int32_t w = layer_weight(builder, name, 2, (int64_t[]){out, in}, in, out);
+    int32_t b = layer_bias(builder, name, out, in);
     return dmi_build_node(builder, DMI_OP_LINEAR, x, -1, -1, w, b,
                           &(dmi_attr){.out_c = out, .activation = activation});
 }
 
 dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
                          int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra) {
-    const int64_t fan_in = (int64_t)in_c * kernel * kernel;
-    int32_t w = dmi_build_param(builder, name, "weight", 4, (int64_t[]){out_c, in_c, kernel, kernel},
-                                DMI_INIT_UNIFORM_FAN_IN, fan_in);
-    int32_t b =
-        dmi_build_param(builder, name, "bias", 1, (int64_t[]){out_c}, DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    const int64_t area = (int64_t)kernel * kernel, fan_in = in_c * area;
+    int32_t w =
+        layer_weight(builder, name, 4, (int64_t[]){out_c, in_c, kernel, kernel}, fan_in, out_c * area);
+    int32_t b = layer_bias(builder, name, out_c, fan_in);
     dmi_attr attr = {.kernel_h = kernel,
                      .kernel_w = kernel,
                      .stride_h = stride,
@@ -193,11 +265,9 @@ dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in
                                    int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
                                    const char *name, dmi_conv_extra extra) {
     /* PyTorch computes fan_in of a [in, out, kh, kw] weight from its second dimension. */
-    const int64_t fan_in = (int64_t)out_c * kernel * kernel;
-    int32_t w = dmi_build_param(builder, name, "weight", 4, (int64_t[]){in_c, out_c, kernel, kernel},
-                                DMI_INIT_UNIFORM_FAN_IN, fan_in);
-    int32_t b =
-        dmi_build_param(builder, name, "bias", 1, (int64_t[]){out_c}, DMI_INIT_UNIFORM_FAN_IN, fan_in);
+    const int64_t area = (int64_t)kernel * kernel, fan_in = out_c * area;
+    int32_t w = layer_weight(builder, name, 4, (int64_t[]){in_c, out_c, kernel, kernel}, fan_in, in_c * area);
+    int32_t b = layer_bias(builder, name, out_c, fan_in);
     dmi_attr attr = {.kernel_h = kernel,
                      .kernel_w = kernel,
                      .stride_h = stride,
@@ -245,6 +315,13 @@ dmi_value dmi_build_attention_qkv(dmi_builder *builder, dmi_value qkv, int32_t h
         if (order == DMI_QKV_INTERLEAVED) *parts[i] = (dmi_head_layout){i, 3 * dim, 3};
     }
     return dmi_build_node(builder, DMI_OP_ATTENTION, qkv, -1, -1, -1, -1, &attr);
+}
+
+dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps, int32_t pad,
+                        const char *name) {
+    int32_t f = dmi_build_fixed(builder, name, NULL, 4, (int64_t[]){1, 1, taps, taps}, DMI_INIT_BINOMIAL, 1);
+    dmi_attr attr = {.kernel_h = taps, .pad_h = pad, .up = up};
+    return dmi_build_node(builder, DMI_OP_FIR, x, -1, -1, f, -1, &attr);
 }
 
 dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,

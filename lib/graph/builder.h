@@ -9,14 +9,23 @@
 typedef int32_t dmi_value; /* number of the node that makes the value */
 #define DMI_NO_VALUE (-1)
 
+/* First values of the layers' weights and biases. */
+typedef struct dmi_layer_init {
+    dmi_init weight;
+    double scale;     /* multiplies weights and biases */
+    int32_t has_bias; /* 0: biases begin as 0; 1: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) */
+} dmi_layer_init;
+
 typedef struct dmi_builder {
     dm_net *net;
     dm_status status;
+    dmi_layer_init
+        layer_init; /* of the linear layers and convolutions to come; at first PyTorch's defaults */
 } dmi_builder;
 
 dm_status dmi_builder_start(dm_context *context, dmi_builder *builder);
-/* Allocates and initialises the weights (PyTorch's defaults, normal and uniform numbers from `seed`, one
- * Philox stream a parameter); the net is the caller's. On any earlier failure frees the net and returns the
+/* Allocates and initialises the weights (normal and uniform numbers from `seed`, one Philox stream a
+ * parameter); the net is the caller's. On any earlier failure frees the net and returns the
  * first status. */
 dm_status dmi_builder_finish(dmi_builder *builder, dmi_value output, uint64_t seed, dm_net **out);
 
@@ -30,6 +39,10 @@ dmi_value dmi_build_label_input(dmi_builder *builder, int32_t num_classes);
 /* Sinusoidal embedding of t, [dim]. */
 dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
                                    double frequency_shift);
+/* Sinusoids of 2 pi f_i t (of log t), [dim], at fixed frequencies f_i ~ N(0, scale^2): parameter `name`
+ * [dim/2], not trained. Cosines first with flip_sin_cos. */
+dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
+                                      int take_log, double scale, const char *name);
 /* Row of a [rows, dim] table; the last row serves label -1. Parameter name.weight. */
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
                               const char *name);
@@ -52,6 +65,11 @@ dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in
 dmi_value dmi_build_activation(dmi_builder *builder, dmi_value x, int32_t activation);
 dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t activation);
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
+/* Doubles or halves the image's sides with a FIR filter, every channel alone; parameter name [1,1,taps,taps],
+ * not trained, at first the binomial filter. down: y = conv(x, filter, stride 2, pad); up: 4 times the
+ * transpose of that (Karras et al. 2020). */
+dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps, int32_t pad,
+                        const char *name);
 /* act(group_norm(x) * gamma + beta + residual), Wu and He 2018; activation NONE, RELU, or SILU without
  * residual. */
 dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
@@ -76,6 +94,9 @@ dmi_value dmi_build_node(dmi_builder *builder, int32_t op, dmi_value in0, dmi_va
                          int32_t param0, int32_t param1, const dmi_attr *attr);
 /* "prefix.suffix" (suffix NULL: prefix alone); -1 after a failure. */
 int32_t dmi_build_param(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
-                        const int64_t *shape, dmi_init init, int64_t fan_in);
+                        const int64_t *shape, dmi_init init, int64_t fan);
+/* The same for a parameter that is not trained: a buffer of a state_dict. */
+int32_t dmi_build_fixed(dmi_builder *builder, const char *prefix, const char *suffix, int32_t rank,
+                        const int64_t *shape, dmi_init init, double scale);
 
 #endif

@@ -9,21 +9,27 @@
 #include "tensor/tensor.h"
 
 enum { DMI_PARAM_ALIGN = 16 }; /* floats: each parameter starts on a cache line of the flat buffer */
+enum { DMI_FILTER_MAX = 8 };   /* taps of a resampling filter */
 
-/* How a parameter gets its first value (PyTorch's defaults). */
+/* How a parameter gets its first value; dmi_param.scale multiplies it. */
 typedef enum dmi_init {
     DMI_INIT_UNIFORM_FAN_IN, /* U(-1/sqrt(fan_in), 1/sqrt(fan_in)): kaiming_uniform with a = sqrt(5), and
                                 biases */
     DMI_INIT_NORMAL,         /* N(0, 1): embeddings */
     DMI_INIT_ONES,
-    DMI_INIT_ZEROS
+    DMI_INIT_ZEROS,
+    DMI_INIT_XAVIER,  /* U(-sqrt(6/fan), sqrt(6/fan)), fan = fan_in + fan_out (Glorot and Bengio 2010) */
+    DMI_INIT_BINOMIAL /* [1,1,k,k]: outer product of the binomial coefficients of k - 1, sum 1 */
 } dmi_init;
 
 typedef struct dmi_param {
     char *name;
-    int64_t offset, numel; /* floats into dm_net.weights */
-    int64_t fan_in;
+    int64_t offset, numel; /* floats into dm_net.weights; of fixed ones from trained_size until the net is
+                              finished */
+    int64_t fan;           /* what init divides by */
     dmi_init init;
+    double scale;
+    int is_fixed;   /* a buffer of a state_dict: saved and loaded, but without a gradient and never trained */
     dm_tensor view; /* of dm_net.weights, PyTorch's shape */
 } dmi_param;
 
@@ -35,7 +41,8 @@ struct dm_net {
     int32_t num_params, param_capacity;
     float *weights;           /* [flat_size], the padding between parameters is zero and stays zero */
     int64_t flat_size;        /* floats in weights, padding included */
-    int64_t num_weights;      /* padding not counted */
+    int64_t trained_size;     /* the first floats of these; the fixed parameters follow */
+    int64_t num_weights;      /* trained ones, padding not counted */
     _Atomic uint64_t version; /* grows with every change of the weights: dmi_net_touch() */
     int32_t input_node, time_node, label_node, output_node; /* -1: absent */
     int32_t in_channels, out_channels, num_classes;

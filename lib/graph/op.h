@@ -29,6 +29,8 @@ typedef enum dmi_op_id {
     DMI_OP_CONCAT,
     DMI_OP_GROUP_NORM,
     DMI_OP_ATTENTION,
+    DMI_OP_FOURIER_EMBEDDING,
+    DMI_OP_FIR,
     DMI_OP_COUNT
 } dmi_op_id;
 
@@ -45,7 +47,9 @@ typedef struct dmi_attr {
     int32_t out_c;
     int32_t activation;          /* DMI_ACT_* of kernels.h, 0 = none */
     int32_t algorithm;           /* DMI_CONV_* */
-    int32_t flip_sin_cos;        /* time embedding: 1: cosines first */
+    int32_t flip_sin_cos;        /* time and Fourier embedding: 1: cosines first */
+    int32_t take_log;            /* Fourier embedding: of log(t) */
+    int32_t up;                  /* FIR: 1: doubles the image's sides, 0: halves them */
     double frequency_shift;      /* time embedding */
     double epsilon;              /* group norm */
     int32_t heads, dim_k, dim_v; /* attention: numbers a head has in queries and keys, and in values */

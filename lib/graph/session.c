@@ -200,8 +200,9 @@ static dm_status check_real(const dm_session *s, const dm_tensor *tensor, const 
 static dm_status check_time(const dm_session *s, const dm_tensor *t, int64_t batch) {
     if (s->net->time_node < 0) return DM_OK;
     if (!t) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t: the network is conditioned on time, got NULL");
-    if (dm_tensor_dtype(t) == DM_DTYPE_U8)
-        return dmi_fail(DM_ERROR_DTYPE, "t: expected f32, f64, i32 or i64, got u8");
+    const dm_dtype dtype = dm_tensor_dtype(t);
+    if (dtype == DM_DTYPE_U8 || dtype == DM_DTYPE_F16 || dtype == DM_DTYPE_BF16)
+        return dmi_fail(DM_ERROR_DTYPE, "t: expected f32, f64, i32 or i64, got %s", dm_dtype_name(dtype));
     return dmi_tensor_check(t, "t", 0, 1, &batch);
 }
 

@@ -84,28 +84,35 @@ done:
     return status;
 }
 
-dm_status dmi_file_map(const char *path, const uint8_t **out, size_t *size) {
+dm_status dmi_file_map(dm_context *context, const char *path, dmi_file_view *out) {
     struct stat info;
-    int fd;
-    *out = NULL;
-    *size = 0;
+    int fd, problem = 0;
+    *out = (dmi_file_view){0};
     dm_status status = open_to_read(path, &fd, &info);
     if (status != DM_OK) return status;
     if (!S_ISREG(info.st_mode)) {
         status = dmi_fail(DM_ERROR_IO, "%s: cannot map: not a regular file", path);
     } else if (info.st_size > 0) {
         void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            status = dmi_io_fail(path, "cannot map", errno);
-        } else {
-            *out = data;
-            *size = (size_t)info.st_size;
-        }
+        if (data != MAP_FAILED)
+            *out = (dmi_file_view){.data = data, .size = (size_t)info.st_size};
+        else
+            problem = errno;
     }
     close(fd);
+    if (problem == ENOMEM) return dmi_io_fail(path, "cannot map", problem);
+    if (problem == 0) return status;
+    uint8_t *copy;
+    status = dmi_file_read(context, path, SIZE_MAX, &copy, &out->size);
+    out->data = copy;
+    out->allocator = context;
     return status;
 }
 
-void dmi_file_unmap(const uint8_t *data, size_t size) {
-    if (data != NULL) munmap((void *)(uintptr_t)data, size);
+void dmi_file_unmap(dmi_file_view *view) {
+    if (view->allocator != NULL)
+        dmi_free(view->allocator, (void *)(uintptr_t)view->data);
+    else if (view->data != NULL)
+        munmap((void *)(uintptr_t)view->data, view->size);
+    *view = (dmi_file_view){0};
 }

@@ -11,8 +11,15 @@ dm_status dmi_check_path(const char *path);
 
 /* Reads a whole file of any kind, pipes too, of at most `limit` bytes (FORMAT); free *out with dmi_free(). */
 dm_status dmi_file_read(dm_context *context, const char *path, size_t limit, uint8_t **out, size_t *size);
-/* Maps a regular file read-only; an empty file gives *out = NULL. */
-dm_status dmi_file_map(const char *path, const uint8_t **out, size_t *size);
-void dmi_file_unmap(const uint8_t *data, size_t size);
+/* Bytes of a file that are only read. */
+typedef struct dmi_file_view {
+    const uint8_t *data; /* NULL when empty */
+    size_t size;
+    dm_context *allocator; /* of a copy in memory, NULL: the file is mapped */
+} dmi_file_view;
+
+/* Maps a regular file, or reads it where the file system cannot map. */
+dm_status dmi_file_map(dm_context *context, const char *path, dmi_file_view *out);
+void dmi_file_unmap(dmi_file_view *view);
 
 #endif

@@ -272,8 +272,10 @@ static dm_status write_header(byte_sink *sink, const dm_tensor *tensor) {
 static dm_status check_tensor(const dm_tensor *tensor) {
     dm_status status = dmi_tensor_check(tensor, "tensor", 0, -1, NULL);
     if (status != DM_OK) return status;
-    if (tensor->dtype == DM_DTYPE_I64)
-        return dmi_fail(DM_ERROR_DTYPE, "tensor: expected u8, i32, f32 or f64, got i64");
+    if (tensor->dtype != DM_DTYPE_U8 && tensor->dtype != DM_DTYPE_I32 && tensor->dtype != DM_DTYPE_F32 &&
+        tensor->dtype != DM_DTYPE_F64)
+        return dmi_fail(DM_ERROR_DTYPE, "tensor: expected u8, i32, f32 or f64, got %s",
+                        dm_dtype_name(tensor->dtype));
     if (tensor->rank < 1)
         return dmi_fail(DM_ERROR_SHAPE, "tensor: expected at least one dimension, got none");
     for (int32_t d = 0; d < tensor->rank; d++)

@@ -29,8 +29,9 @@ typedef void (*convert_fn)(const uint8_t *from, void *to, int64_t count);
 typedef struct type_info {
     const char *name;
     int32_t bits;
-    dm_dtype dtype;     /* 0: cannot be read */
-    convert_fn convert; /* NULL: same bytes */
+    dm_dtype stored;    /* 0: tensors have no such type */
+    dm_dtype dtype;     /* that it is read as; 0: cannot be read */
+    convert_fn convert; /* to dtype, where `stored` is 0 */
 } type_info;
 
 typedef struct entry {
@@ -55,8 +56,7 @@ typedef struct text_pair {
 
 struct dm_safetensors {
     dm_context *context;
-    const uint8_t *mapped; /* to unmap, or NULL */
-    size_t mapped_size;
+    dmi_file_view view;  /* empty when the bytes are somebody else's */
     const uint8_t *data; /* first tensor byte */
     int64_t data_size;
     char *pool;
@@ -66,32 +66,6 @@ struct dm_safetensors {
     int32_t count, capacity;
     int32_t metadata_count, metadata_capacity;
 };
-
-/* Every binary16 value is a binary32 value. A subnormal is its 10-bit integer times 2^-24. */
-static float half_to_float(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = (half >> 10) & 31, fraction = half & 1023,
-             bits;
-    float value;
-    if (exponent == 0) {
-        value = (float)fraction * 0x1p-24f;
-        return sign != 0 ? -value : value;
-    }
-    bits = sign | ((exponent == 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static void convert_f16(const uint8_t *from, void *to, int64_t count) {
-    float *out = to;
-    for (int64_t i = 0; i < count; i++)
-        out[i] = half_to_float((uint16_t)(from[2 * i] | from[2 * i + 1] << 8));
-}
-
-static void convert_bf16(const uint8_t *from, void *to, int64_t count) {
-    uint32_t *out = to;
-    for (int64_t i = 0; i < count; i++)
-        out[i] = (uint32_t)from[2 * i] << 16 | (uint32_t)from[2 * i + 1] << 24;
-}
 
 static void convert_i8(const uint8_t *from, void *to, int64_t count) {
     int32_t *out = to;
@@ -115,26 +89,26 @@ static void convert_u32(const uint8_t *from, void *to, int64_t count) {
 }
 
 static const type_info type_table[] = {
-    {"F32", 32, DM_DTYPE_F32, NULL},
-    {"F64", 64, DM_DTYPE_F64, NULL},
-    {"I32", 32, DM_DTYPE_I32, NULL},
-    {"I64", 64, DM_DTYPE_I64, NULL},
-    {"U8", 8, DM_DTYPE_U8, NULL},
-    {"BOOL", 8, DM_DTYPE_U8, NULL},
-    {"F16", 16, DM_DTYPE_F32, convert_f16},
-    {"BF16", 16, DM_DTYPE_F32, convert_bf16},
-    {"I8", 8, DM_DTYPE_I32, convert_i8},
-    {"I16", 16, DM_DTYPE_I32, convert_i16},
-    {"U16", 16, DM_DTYPE_I32, convert_u16},
-    {"U32", 32, DM_DTYPE_I64, convert_u32},
-    {"U64", 64, 0, NULL},
-    {"C64", 64, 0, NULL},
-    {"F8_E4M3", 8, 0, NULL},
-    {"F8_E5M2", 8, 0, NULL},
-    {"F8_E8M0", 8, 0, NULL},
-    {"F6_E2M3", 6, 0, NULL},
-    {"F6_E3M2", 6, 0, NULL},
-    {"F4", 4, 0, NULL},
+    {"F32", 32, DM_DTYPE_F32, DM_DTYPE_F32, NULL},
+    {"F64", 64, DM_DTYPE_F64, DM_DTYPE_F64, NULL},
+    {"I32", 32, DM_DTYPE_I32, DM_DTYPE_I32, NULL},
+    {"I64", 64, DM_DTYPE_I64, DM_DTYPE_I64, NULL},
+    {"U8", 8, DM_DTYPE_U8, DM_DTYPE_U8, NULL},
+    {"BOOL", 8, DM_DTYPE_U8, DM_DTYPE_U8, NULL},
+    {"F16", 16, DM_DTYPE_F16, DM_DTYPE_F32, NULL},
+    {"BF16", 16, DM_DTYPE_BF16, DM_DTYPE_F32, NULL},
+    {"I8", 8, 0, DM_DTYPE_I32, convert_i8},
+    {"I16", 16, 0, DM_DTYPE_I32, convert_i16},
+    {"U16", 16, 0, DM_DTYPE_I32, convert_u16},
+    {"U32", 32, 0, DM_DTYPE_I64, convert_u32},
+    {"U64", 64, 0, 0, NULL},
+    {"C64", 64, 0, 0, NULL},
+    {"F8_E4M3", 8, 0, 0, NULL},
+    {"F8_E5M2", 8, 0, 0, NULL},
+    {"F8_E8M0", 8, 0, 0, NULL},
+    {"F6_E2M3", 6, 0, 0, NULL},
+    {"F6_E3M2", 6, 0, 0, NULL},
+    {"F4", 4, 0, 0, NULL},
 };
 
 static const type_info *find_type(const char *name) {
@@ -403,19 +377,18 @@ done:
 }
 
 dm_status dm_safetensors_open(dm_context *context, const char *path, dm_safetensors **out) {
-    const uint8_t *data;
-    size_t size;
+    dmi_file_view view;
     if (out == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
     *out = NULL;
-    dm_status status = dmi_file_map(path, &data, &size);
+    context = dmi_context(context);
+    dm_status status = dmi_file_map(context, path, &view);
     if (status != DM_OK) return status;
-    status = dmi_safetensors_parse(dmi_context(context), data, size, out);
+    status = dmi_safetensors_parse(context, view.data, view.size, out);
     if (status != DM_OK) {
-        dmi_file_unmap(data, size);
+        dmi_file_unmap(&view);
         return dmi_fail_prefix("%s", path);
     }
-    (*out)->mapped = data;
-    (*out)->mapped_size = size;
+    (*out)->view = view;
     return DM_OK;
 }
 
@@ -426,7 +399,7 @@ void dm_safetensors_close(dm_safetensors *file) {
     dmi_free(file->context, file->by_name);
     dmi_free(file->context, file->metadata);
     dmi_free(file->context, file->pool);
-    dmi_file_unmap(file->mapped, file->mapped_size);
+    dmi_file_unmap(&file->view);
     dmi_free(file->context, file);
 }
 
@@ -455,40 +428,75 @@ int32_t dm_safetensors_find(const dm_safetensors *file, const char *name) {
     return found == NULL ? -1 : found->index;
 }
 
+/* The entry, or NULL with the reason why it cannot be read. */
+static entry *get_readable(const dm_safetensors *file, int32_t index) {
+    entry *item = get_entry(file, index);
+    if (item == NULL) {
+        dmi_fail(DM_ERROR_INVALID_ARGUMENT, "index: expected 0 <= index < %d, got %d",
+                 dm_safetensors_count(file), index);
+    } else if (!is_readable(item)) {
+        dmi_fail(DM_ERROR_UNSUPPORTED, "tensor \"%.100s\": type %s with %d dimensions cannot be read",
+                 item->name, item->type->name, item->rank);
+        return NULL;
+    }
+    return item;
+}
+
+static int is_aligned(const dm_safetensors *file, const entry *item) {
+    return (uintptr_t)(file->data + item->begin) % (uintptr_t)(item->type->bits / 8) == 0;
+}
+
+/* Misaligned or foreign elements go through an aligned buffer. */
+static void read_pieces(const dm_safetensors *file, const entry *item, dm_tensor *out) {
+    enum { PIECE = 512 };
+    _Alignas(8) unsigned char piece[PIECE * 8]; /* of any type */
+    const type_info *type = item->type;
+    const uint8_t *from = file->data + item->begin;
+    const int64_t size = type->bits / 8;
+    for (int64_t first = 0; first < item->numel; first += PIECE) {
+        const int64_t count = item->numel - first < PIECE ? item->numel - first : PIECE;
+        if (type->stored != 0)
+            memcpy(piece, from + first * size, (size_t)(count * size));
+        else
+            type->convert(from + first * size, piece, count);
+        dmi_tensor_store(out, first, count, piece, type->stored != 0 ? type->stored : type->dtype);
+    }
+}
+
+dm_status dm_safetensors_read(const dm_safetensors *file, int32_t index, dm_tensor *out) {
+    const entry *item = get_readable(file, index);
+    dm_tensor view;
+    if (item == NULL) return dm_last_status();
+    dm_status status = dmi_tensor_check(out, "out", 0, item->view.rank, item->view.shape);
+    if (status != DM_OK) return dmi_fail_prefix("tensor \"%.100s\"", item->name);
+    if (item->type->stored == 0 || !is_aligned(file, item)) {
+        read_pieces(file, item, out);
+        return DM_OK;
+    }
+    dmi_tensor_view(&view, item->view.data, item->type->stored, item->view.rank, item->view.shape);
+    return dm_tensor_copy(&view, out);
+}
+
 /* Threads that come here at once each make a copy; the first to publish it wins and the others free theirs.
  */
-static const dm_tensor *copy_entry(const dm_safetensors *file, entry *item) {
+static const dm_tensor *copy_entry(const dm_safetensors *file, entry *item, int32_t index) {
     dm_tensor *copy = atomic_load(&item->copy), *published = NULL;
     if (copy != NULL) return copy;
     if (dm_tensor_create(file->context, item->type->dtype, item->rank, item->view.shape, &copy) != DM_OK) {
         dmi_fail_prefix("tensor \"%.100s\"", item->name);
         return NULL;
     }
-    const uint8_t *from = file->data + item->begin;
-    if (item->type->convert != NULL)
-        item->type->convert(from, copy->data, dm_tensor_numel(copy));
-    else
-        memcpy(copy->data, from, (size_t)(item->end - item->begin));
+    dm_safetensors_read(file, index, copy);
     if (atomic_compare_exchange_strong(&item->copy, &published, copy)) return copy;
     dm_tensor_destroy(copy);
     return published;
 }
 
 const dm_tensor *dm_safetensors_tensor(const dm_safetensors *file, int32_t index) {
-    entry *item = get_entry(file, index);
-    if (item == NULL) {
-        dmi_fail(DM_ERROR_INVALID_ARGUMENT, "index: expected 0 <= index < %d, got %d",
-                 dm_safetensors_count(file), index);
-        return NULL;
-    }
-    if (!is_readable(item)) {
-        dmi_fail(DM_ERROR_UNSUPPORTED, "tensor \"%.100s\": type %s with %d dimensions cannot be read",
-                 item->name, item->type->name, item->rank);
-        return NULL;
-    }
-    uintptr_t misalignment = (uintptr_t)item->view.data % (uintptr_t)dm_dtype_size(item->type->dtype);
-    if (item->begin == item->end || (item->type->convert == NULL && misalignment == 0)) return &item->view;
-    return copy_entry(file, item);
+    entry *item = get_readable(file, index);
+    if (item == NULL) return NULL;
+    const int is_view = item->type->stored == item->type->dtype && is_aligned(file, item);
+    return is_view || item->begin == item->end ? &item->view : copy_entry(file, item, index);
 }
 
 int32_t dm_safetensors_metadata_count(const dm_safetensors *file) {

@@ -11,4 +11,16 @@
 /* `data` is borrowed until dm_safetensors_close(). */
 dm_status dmi_safetensors_parse(dm_context *context, const uint8_t *data, size_t size, dm_safetensors **out);
 
+/* What a file is to hold; the arguments of dm_safetensors_save(). */
+typedef struct dmi_safetensors_content {
+    int32_t count, metadata_count;
+    const char *const *names;
+    const dm_tensor *const *tensors;
+    const char *const *keys, *const *values;
+    dm_dtype dtype; /* that all tensors are converted to on their way, 0: each keeps its own */
+} dmi_safetensors_content;
+
+dm_status dmi_safetensors_write(dm_context *context, const char *path,
+                                const dmi_safetensors_content *content);
+
 #endif

@@ -37,6 +37,15 @@ typedef struct DMI_R(dmi_attention_gradients) {
     int accumulate_dq, accumulate_dk, accumulate_dv;
 } DMI_R(dmi_attention_gradients);
 
+/* A FIR filter between a large image and one of half its sides (Karras et al. 2020, "Analyzing and improving
+ * the image quality of StyleGAN"; upfirdn2d there), every channel alone. */
+typedef struct DMI_R(dmi_fir) {
+    int64_t batch, large_h, large_w, small_h, small_w, c;
+    int64_t taps, pad;
+    const real *filter; /* [taps][taps] */
+    real gain;
+} DMI_R(dmi_fir);
+
 typedef struct DMI_R(dmi_kernels) {
     const char *name;
 
@@ -98,6 +107,16 @@ typedef struct DMI_R(dmi_kernels) {
     /* Writes dv, then dk, then dq of a head: they may be one tensor. */
     void (*attention_backward)(dm_context *context, const dmi_attention *attention,
                                const struct DMI_R(dmi_attention_gradients) * gradients, void *scratch);
+
+    /* ---- resampling (hot/fir.c), over [batch][h][w][c]; each is the other's transpose ---- */
+    /* small[y,x] = or += gain sum over a, b of filter[a,b] large[2 y + a - pad, 2 x + b - pad], zero outside
+     */
+    void (*fir_down)(dm_context *context, const struct DMI_R(dmi_fir) * fir, const real *large, real *small,
+                     int accumulate);
+    /* large[y,x] = or += gain sum of filter[a,b] small[(y + pad - a) / 2, (x + pad - b) / 2], whole numbers
+     * alone */
+    void (*fir_up)(dm_context *context, const struct DMI_R(dmi_fir) * fir, const real *small, real *large,
+                   int accumulate);
 } DMI_R(dmi_kernels);
 
 /* Table for dmi_cpu_isa(). */

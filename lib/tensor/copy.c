@@ -1,6 +1,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/half.h"
 #include "tensor/tensor.h"
 
 /* A row: `count` elements, `step` elements apart. */
@@ -37,6 +38,13 @@ static uint8_t u8_from_real(double value) {
     return (uint8_t)round_saturated(value, 0, UINT8_MAX, 0x1p8);
 }
 
+static uint16_t f16_from_real(double value) {
+    return dmi_f16_from_float(dmi_float_to_odd(value));
+}
+static uint16_t bf16_from_real(double value) {
+    return dmi_bf16_from_float(dmi_float_to_odd(value));
+}
+
 static float f32_from_whole(int64_t value) {
     return (float)value;
 }
@@ -52,36 +60,65 @@ static int64_t i64_from_whole(int64_t value) {
 static uint8_t u8_from_whole(int64_t value) {
     return (uint8_t)clamp_integer(value, 0, UINT8_MAX);
 }
+static uint16_t f16_from_whole(int64_t value) {
+    return f16_from_real(dmi_double_to_odd(value));
+}
+static uint16_t bf16_from_whole(int64_t value) {
+    return bf16_from_real(dmi_double_to_odd(value));
+}
 
 /* Every float fits a double and every integer an int64_t, so each pair converts exactly through `via`. */
-#define DEFINE_ROW(to, to_type, from, from_type, via)                                                        \
+#define SAME(value) value
+#define DEFINE_ROW(to, to_type, from, from_type, load, via)                                                  \
     static void to##_row_##from(const void *source, int64_t source_step, void *destination,                  \
                                 int64_t destination_step, int64_t count) {                                   \
         const from_type *in = source;                                                                        \
         to_type *out = destination;                                                                          \
         for (int64_t i = 0; i < count; i++) {                                                                \
-            out[i * destination_step] = to##_from_##via(in[i * source_step]);                                \
+            out[i * destination_step] = to##_from_##via(load(in[i * source_step]));                          \
         }                                                                                                    \
     }
 #define DEFINE_ROWS_TO(to, to_type)                                                                          \
-    DEFINE_ROW(to, to_type, f32, float, real)                                                                \
-    DEFINE_ROW(to, to_type, f64, double, real)                                                               \
-    DEFINE_ROW(to, to_type, i32, int32_t, whole)                                                             \
-    DEFINE_ROW(to, to_type, i64, int64_t, whole)                                                             \
-    DEFINE_ROW(to, to_type, u8, uint8_t, whole)
+    DEFINE_ROW(to, to_type, f32, float, SAME, real)                                                          \
+    DEFINE_ROW(to, to_type, f64, double, SAME, real)                                                         \
+    DEFINE_ROW(to, to_type, i32, int32_t, SAME, whole)                                                       \
+    DEFINE_ROW(to, to_type, i64, int64_t, SAME, whole)                                                       \
+    DEFINE_ROW(to, to_type, u8, uint8_t, SAME, whole)                                                        \
+    DEFINE_ROW(to, to_type, f16, uint16_t, dmi_float_from_f16, real)                                         \
+    DEFINE_ROW(to, to_type, bf16, uint16_t, dmi_float_from_bf16, real)
 #define ROWS_TO(to)                                                                                          \
-    { to##_row_f32, to##_row_f64, to##_row_i32, to##_row_i64, to##_row_u8 }
+    { to##_row_f32, to##_row_f64, to##_row_i32, to##_row_i64, to##_row_u8, to##_row_f16, to##_row_bf16 }
 
 DEFINE_ROWS_TO(f32, float)
 DEFINE_ROWS_TO(f64, double)
 DEFINE_ROWS_TO(i32, int32_t)
 DEFINE_ROWS_TO(i64, int64_t)
 DEFINE_ROWS_TO(u8, uint8_t)
+DEFINE_ROWS_TO(f16, uint16_t)
+DEFINE_ROWS_TO(bf16, uint16_t)
+
+enum { NUM_TYPES = DM_DTYPE_BF16 - DM_DTYPE_F32 + 1 };
 
 static convert_row_fn convert_row(dm_dtype from, dm_dtype to) {
-    static const convert_row_fn rows[5][5] = {ROWS_TO(f32), ROWS_TO(f64), ROWS_TO(i32), ROWS_TO(i64),
-                                              ROWS_TO(u8)};
+    static const convert_row_fn rows[NUM_TYPES][NUM_TYPES] = {
+        ROWS_TO(f32), ROWS_TO(f64), ROWS_TO(i32), ROWS_TO(i64), ROWS_TO(u8), ROWS_TO(f16), ROWS_TO(bf16)};
     return rows[to - DM_DTYPE_F32][from - DM_DTYPE_F32];
+}
+
+/* Dense elements. Weights come and go as f16 and bf16, so these pairs have loops of their own. */
+static void convert_dense(const void *source, dm_dtype from, void *destination, dm_dtype to, int64_t count) {
+    if (from == to)
+        memmove(destination, source, (size_t)(count * dm_dtype_size(from)));
+    else if (from == DM_DTYPE_F16 && to == DM_DTYPE_F32)
+        dmi_floats_from_f16(source, destination, count);
+    else if (from == DM_DTYPE_BF16 && to == DM_DTYPE_F32)
+        dmi_floats_from_bf16(source, destination, count);
+    else if (from == DM_DTYPE_F32 && to == DM_DTYPE_F16)
+        dmi_f16_from_floats(source, destination, count);
+    else if (from == DM_DTYPE_F32 && to == DM_DTYPE_BF16)
+        dmi_bf16_from_floats(source, destination, count);
+    else
+        convert_row(from, to)(source, 1, destination, 1, count);
 }
 
 /* Dimensions of a copy after those that are dense in both tensors were joined. */
@@ -121,11 +158,11 @@ static void run_loops(const loop_nest *loops, const unsigned char *source, dm_dt
     const int64_t from_size = dm_dtype_size(from), to_size = dm_dtype_size(to);
     const int32_t inner = loops->rank - 1;
     const convert_row_fn convert = convert_row(from, to);
-    const int dense = from == to && loops->from[inner] == 1 && loops->to[inner] == 1;
+    const int dense = loops->from[inner] == 1 && loops->to[inner] == 1;
     int64_t at[DM_TENSOR_MAX_RANK] = {0};
     for (;;) {
         if (dense) {
-            memmove(destination, source, (size_t)(loops->shape[inner] * from_size));
+            convert_dense(source, from, destination, to, loops->shape[inner]);
         } else {
             convert(source, loops->from[inner], destination, loops->to[inner], loops->shape[inner]);
         }

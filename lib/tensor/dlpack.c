@@ -16,9 +16,10 @@ static const struct {
     dm_dtype dtype;
     uint8_t code, bits;
 } type_table[] = {
-    {DM_DTYPE_F32, DMI_DLPACK_FLOAT, 32}, {DM_DTYPE_F64, DMI_DLPACK_FLOAT, 64},
-    {DM_DTYPE_I32, DMI_DLPACK_INT, 32},   {DM_DTYPE_I64, DMI_DLPACK_INT, 64},
-    {DM_DTYPE_U8, DMI_DLPACK_UINT, 8},
+    {DM_DTYPE_F32, DMI_DLPACK_FLOAT, 32},   {DM_DTYPE_F64, DMI_DLPACK_FLOAT, 64},
+    {DM_DTYPE_I32, DMI_DLPACK_INT, 32},     {DM_DTYPE_I64, DMI_DLPACK_INT, 64},
+    {DM_DTYPE_U8, DMI_DLPACK_UINT, 8},      {DM_DTYPE_F16, DMI_DLPACK_FLOAT, 16},
+    {DM_DTYPE_BF16, DMI_DLPACK_BFLOAT, 16},
 };
 enum { NUM_TYPES = sizeof type_table / sizeof type_table[0] };
 
@@ -78,9 +79,10 @@ static dm_status check_supported(const dmi_dlpack_tensor *source) {
         return dmi_fail(DM_ERROR_UNSUPPORTED, "managed: expected 1 lane, got %d", (int)source->dtype.lanes);
     }
     if (from_dlpack_type(source->dtype) == 0) {
-        return dmi_fail(DM_ERROR_DTYPE,
-                        "managed: expected f32, f64, i32, i64 or u8, got type code %d with %d bits",
-                        (int)source->dtype.code, (int)source->dtype.bits);
+        return dmi_fail(
+            DM_ERROR_DTYPE,
+            "managed: expected f32, f64, i32, i64, u8, f16 or bf16, got type code %d with %d bits",
+            (int)source->dtype.code, (int)source->dtype.bits);
     }
     if (source->rank < 0 || source->rank > DM_TENSOR_MAX_RANK) {
         return dmi_fail(DM_ERROR_SHAPE, "managed: expected rank 0..%d, got %d", DM_TENSOR_MAX_RANK,

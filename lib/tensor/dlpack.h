@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum { DMI_DLPACK_CPU = 1 };
-enum { DMI_DLPACK_INT = 0, DMI_DLPACK_UINT = 1, DMI_DLPACK_FLOAT = 2 };
+enum { DMI_DLPACK_INT = 0, DMI_DLPACK_UINT = 1, DMI_DLPACK_FLOAT = 2, DMI_DLPACK_BFLOAT = 4 };
 
 typedef struct dmi_dlpack_device {
     int32_t type;

@@ -22,6 +22,9 @@ int64_t dm_dtype_size(dm_dtype dtype) {
         return 8;
     case DM_DTYPE_U8:
         return 1;
+    case DM_DTYPE_F16:
+    case DM_DTYPE_BF16:
+        return 2;
     default:
         return 0;
     }
@@ -39,6 +42,10 @@ const char *dm_dtype_name(dm_dtype dtype) {
         return "i64";
     case DM_DTYPE_U8:
         return "u8";
+    case DM_DTYPE_F16:
+        return "f16";
+    case DM_DTYPE_BF16:
+        return "bf16";
     default:
         return "unknown";
     }
@@ -46,7 +53,7 @@ const char *dm_dtype_name(dm_dtype dtype) {
 
 dm_dtype dm_dtype_from_name(const char *name) {
     if (name == NULL) return 0;
-    for (dm_dtype dtype = DM_DTYPE_F32; dtype <= DM_DTYPE_U8; dtype++) {
+    for (dm_dtype dtype = DM_DTYPE_F32; dtype <= DM_DTYPE_BF16; dtype++) {
         if (strcmp(name, dm_dtype_name(dtype)) == 0) return dtype;
     }
     return 0;
@@ -186,7 +193,8 @@ dm_status dmi_tensor_set_layout(dm_tensor *tensor, dm_dtype dtype, int32_t rank,
                                 const int64_t *strides) {
     dm_tensor layout = *tensor;
     if (dm_dtype_size(dtype) == 0) {
-        return dmi_fail(DM_ERROR_DTYPE, "dtype: expected f32, f64, i32, i64 or u8, got %d", (int)dtype);
+        return dmi_fail(DM_ERROR_DTYPE, "dtype: expected f32, f64, i32, i64, u8, f16 or bf16, got %d",
+                        (int)dtype);
     }
     if (rank < 0 || rank > DM_TENSOR_MAX_RANK) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "rank: expected 0..%d, got %d", DM_TENSOR_MAX_RANK,

@@ -103,7 +103,7 @@ static int needs_state(const dm_optimizer_options *options, int state) {
 }
 
 static int64_t count_blocks(const dm_optimizer *optimizer) {
-    return (optimizer->net->flat_size + BLOCK - 1) / BLOCK;
+    return (optimizer->net->trained_size + BLOCK - 1) / BLOCK;
 }
 
 dm_status dm_optimizer_create(dm_net *net, const dm_optimizer_options *options, dm_optimizer **out) {
@@ -154,7 +154,7 @@ typedef struct pass {
 } pass;
 
 static int64_t block_end(const pass *p, int64_t block) {
-    const int64_t end = (block + 1) * BLOCK, size = p->optimizer->net->flat_size;
+    const int64_t end = (block + 1) * BLOCK, size = p->optimizer->net->trained_size;
     return end < size ? end : size;
 }
 
@@ -170,6 +170,14 @@ static void update_block(void *arg, int64_t block, int32_t worker) {
     const pass *p = arg;
     (void)worker;
     dmi_update_apply(&p->update, &p->buffers, block * BLOCK, block_end(p, block));
+}
+
+/* What is not trained is its own average. */
+static void copy_fixed(const dm_optimizer *optimizer) {
+    const dm_net *net = optimizer->net;
+    float *ema = optimizer->state[DMI_STATE_EMA];
+    const int64_t first = net->trained_size, count = net->flat_size - first;
+    if (ema && count > 0) memcpy(ema + first, net->weights + first, (size_t)count * sizeof *ema);
 }
 
 static dmi_update_buffers get_buffers(const dm_optimizer *optimizer, const float *gradients) {
@@ -221,6 +229,7 @@ dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, d
     }
     p.update = get_update(optimizer, learning_rate, norm);
     dmi_parallel(optimizer->context, blocks, update_block, &p);
+    copy_fixed(optimizer);
     dmi_net_touch(optimizer->net);
     optimizer->num_steps++;
     if (grad_norm != NULL) *grad_norm = norm;

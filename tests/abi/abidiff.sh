@@ -18,6 +18,22 @@ trap 'rm -rf "$work"' EXIT
 abidw --headers-dir "$source/include" --drop-private-types --exported-interfaces-only --no-corpus-path \
     --no-comp-dir-path --no-show-locs --no-write-default-sizes --no-elf-needed --out-file "$work/today.abi" "$library"
 sed -i "s,path='$source/,path='," "$work/today.abi"
+
+# abidw tells headers apart by their last name alone, and lib/graph/net.h is not include/diffusion/net.h: make the
+# structs that are in no public header opaque as well.
+sed -n 's/^typedef struct \(dm_[a-z0-9_]*\) {.*/\1/p' "$source"/include/diffusion/*.h > "$work/public"
+awk -v quote="'" '
+    NR == FNR { public[$1]; next }
+    inside { if (/<class-decl/ && !/\/>/) inside++; if (/<\/class-decl>/) inside--; next }
+    /<class-decl name=/ && !/\/>/ {
+        split($0, part, quote)
+        if (!(part[2] in public)) {
+            sub(/ size-in-bits=[^ ]*/, ""); sub(/ id=/, " is-declaration-only=" quote "yes" quote "&"); sub(/>$/, "/>")
+            inside = 1
+        }
+    }
+    { print }' "$work/public" "$work/today.abi" > "$work/opaque.abi"
+mv "$work/opaque.abi" "$work/today.abi"
 if [ "${3:-}" = update ]; then
     cp "$work/today.abi" "$dump"
     exit 0

@@ -155,6 +155,7 @@ static void check_gradients(probe *p, const char *name, int64_t entries) {
     }
     for (int32_t k = 0; k < net->num_params; k++) {
         const dmi_param *param = &net->params[k];
+        if (param->is_fixed) continue;
         const double *grad = dm_tensor_const_data(dm_session_grad(p->session, k));
         for (int64_t i = 0; i < param->numel; i += stride_for(param->numel, entries)) {
             const double numeric = difference_of_weight(p, net->weights + param->offset + i);
@@ -346,6 +347,29 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         if (index > 4) return 0;
         *out = attention_case(b, index, x);
         return 1;
+    case DMI_OP_FOURIER_EMBEDDING: {
+        if (index > 1) return 0;
+        *out_c = 5;
+        dmi_value e =
+            dmi_build_fourier_embedding(b, dmi_build_time_input(b), 6, index, index, 16, "frequencies");
+        e = dmi_build_linear(b, e, 6, 5, "emb", DMI_ACT_NONE);
+        *out =
+            dmi_build_conv(b, x, IN_C, 5, 1, 1, 0, "conv", (dmi_conv_extra){e, DMI_NO_VALUE, DMI_ACT_NONE});
+        return 1;
+    }
+    case DMI_OP_FIR: {
+        static const int32_t taps[] = {2, 4, 6};
+        if (index > 3) return 0;
+        if (index == 3) { /* the padding of a convolution of 3x3 and the filter at once (EDM) */
+            dmi_value wide = dmi_build_conv(b, x, IN_C, IN_C, 3, 1, 2, "conv", plain);
+            *out = dmi_build_fir(b, dmi_build_fir(b, wide, 0, 4, 0, "down"), 1, 4, 1, "up");
+            return 1;
+        }
+        const int32_t k = taps[index];
+        dmi_value half = dmi_build_fir(b, x, 0, k, (k - 1) / 2, "down");
+        *out = dmi_build_add(b, dmi_build_fir(b, half, 1, k, (k - 1) / 2, "up"), x, DMI_ACT_NONE);
+        return 1;
+    }
     default:
         return 0;
     }

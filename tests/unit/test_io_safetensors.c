@@ -299,6 +299,60 @@ static void test_integers(void **state) {
         }
 }
 
+/* Into the caller's tensor, whatever the type, the alignment and the layout: the numbers that
+ * dm_safetensors_tensor() gives, and no memory. */
+static void test_read(void **state) {
+    (void)state;
+    static const char *const types[] = {"F32", "F64",  "I32", "I64", "U8",  "BOOL",
+                                        "F16", "BF16", "I8",  "I16", "U16", "U32"};
+    static const size_t sizes[] = {4, 8, 4, 8, 1, 1, 2, 2, 1, 2, 2, 4};
+    enum { COUNT = 300 };
+    uint8_t data[8 * COUNT];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i % 7 == 0 ? 0x3C : i % 97);
+    for (size_t k = 0; k < sizeof types / sizeof *types; k++)
+        for (int32_t padding = 0; padding < 8; padding++) {
+            bytes b;
+            dm_safetensors *file;
+            double spread[2 * COUNT], expected[COUNT];
+            const int64_t shape = COUNT, stride = 2;
+            dm_tensor out, wide, *other;
+            const dm_tensor *t = parse_single(types[k], COUNT, data, COUNT * sizes[k], padding, &b, &file);
+            assert_non_null(t);
+            dmi_tensor_view(&wide, expected, DM_DTYPE_F64, 1, &shape);
+            assert_ok(dm_tensor_copy(t, &wide));
+            dmi_tensor_view(&out, spread, DM_DTYPE_F64, 1, &shape);
+            out.strides[0] = stride;
+            const uint64_t memory = dm_context_allocations(NULL);
+            assert_ok(dm_safetensors_read(file, 0, &out));
+            assert_int_equal(dm_context_allocations(NULL), memory);
+            for (int i = 0; i < COUNT; i++) assert_memory_equal(&spread[2 * i], &expected[i], 8);
+            assert_ok(dm_tensor_create(NULL, dm_tensor_dtype(t), 1, &shape, &other));
+            assert_ok(dm_safetensors_read(file, 0, other));
+            assert_memory_equal(dm_tensor_data(other), dm_tensor_const_data(t),
+                                (size_t)(COUNT * dm_dtype_size(dm_tensor_dtype(t))));
+            out.shape[0] = COUNT - 1;
+            assert_fails(dm_safetensors_read(file, 0, &out), DM_ERROR_SHAPE);
+            assert_non_null(strstr(dm_last_error(), "\"t\""));
+            assert_fails(dm_safetensors_read(file, 0, NULL), DM_ERROR_INVALID_ARGUMENT);
+            assert_fails(dm_safetensors_read(file, 1, other), DM_ERROR_INVALID_ARGUMENT);
+            assert_fails(dm_safetensors_read(NULL, 0, other), DM_ERROR_INVALID_ARGUMENT);
+            dm_tensor_destroy(other);
+            dm_safetensors_close(file);
+        }
+}
+
+/* Files that the system cannot map are read: those of sysfs say ENODEV. */
+static void test_without_mapping(void **state) {
+    (void)state;
+    dm_safetensors *file;
+    static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+    if (access(path, R_OK) != 0) skip();
+    const uint64_t memory = dm_context_memory(NULL);
+    assert_fails(dm_safetensors_open(NULL, path, &file), DM_ERROR_FORMAT);
+    assert_non_null(strstr(dm_last_error(), path));
+    assert_int_equal(dm_context_memory(NULL), memory);
+}
+
 static void test_unsupported(void **state) {
     (void)state;
     dm_safetensors *file;
@@ -310,6 +364,11 @@ static void test_unsupported(void **state) {
     assert_null(dm_safetensors_tensor(file, 0));
     assert_int_equal(dm_last_status(), DM_ERROR_UNSUPPORTED);
     assert_non_null(strstr(dm_last_error(), "odd"));
+    dm_tensor *out;
+    int64_t one = 1;
+    assert_ok(dm_tensor_create(NULL, DM_DTYPE_F32, 1, &one, &out));
+    assert_fails(dm_safetensors_read(file, 0, out), DM_ERROR_UNSUPPORTED);
+    dm_tensor_destroy(out);
     assert_null(dm_safetensors_tensor(file, 1));
     assert_int_equal(dm_last_status(), DM_ERROR_UNSUPPORTED);
     assert_non_null(strstr(dm_last_error(), "deep"));
@@ -347,7 +406,7 @@ static void test_conversion_from_many_threads(void **state) {
 
 /* ---- writing ---- */
 
-enum { TENSORS = 6 };
+enum { TENSORS = 8 };
 
 typedef struct sample {
     dm_tensor *tensors[TENSORS];
@@ -358,10 +417,12 @@ typedef struct sample {
 /* Every element type, a strided tensor, a scalar and an empty one. */
 static sample make_sample(const char *path) {
     static float strided[40];
-    static const int64_t shapes[TENSORS][2] = {{3, 2}, {5, 4}, {7, 1}, {2, 3}, {0, 9}, {1, 1}};
-    static const dm_dtype types[TENSORS] = {DM_DTYPE_U8,  DM_DTYPE_F32, DM_DTYPE_I32,
-                                            DM_DTYPE_I64, DM_DTYPE_F64, DM_DTYPE_F64};
-    sample s = {.names = {"bytes", "layer.0/weight", "\xce\xb1_bar", "quote\"\\\n\x01", "", "scalar"},
+    static const int64_t shapes[TENSORS][2] = {{3, 2}, {5, 4}, {7, 1}, {2, 3},
+                                               {0, 9}, {1, 1}, {3, 5}, {5, 1}};
+    static const dm_dtype types[TENSORS] = {DM_DTYPE_U8,  DM_DTYPE_F32, DM_DTYPE_I32, DM_DTYPE_I64,
+                                            DM_DTYPE_F64, DM_DTYPE_F64, DM_DTYPE_F16, DM_DTYPE_BF16};
+    sample s = {.names = {"bytes", "layer.0/weight", "\xce\xb1_bar", "quote\"\\\n\x01", "", "scalar", "half",
+                          "brain"},
                 .path = path};
     const int64_t strides[] = {1, 10};
     for (int i = 0; i < 40; i++) strided[i] = (float)i * 0.37f;
@@ -392,6 +453,24 @@ static dm_status save_sample(dm_context *context, void *arg) {
                                keys, values);
 }
 
+/* The same bits in its own type; f32 otherwise. */
+static void check_half(const dm_safetensors *file, const char *name, dm_tensor *expected) {
+    const int32_t index = dm_safetensors_find(file, name);
+    dm_tensor *same, *wide;
+    assert_string_equal(dm_safetensors_dtype_name(file, index),
+                        expected->dtype == DM_DTYPE_F16 ? "F16" : "BF16");
+    assert_int_equal(dm_safetensors_tensor(file, index)->dtype, DM_DTYPE_F32);
+    assert_ok(dm_tensor_create(NULL, expected->dtype, 2, expected->shape, &same));
+    assert_ok(dm_safetensors_read(file, index, same));
+    assert_memory_equal(same->data, expected->data, (size_t)dm_tensor_numel(same) * 2);
+    assert_ok(dm_tensor_create(NULL, DM_DTYPE_F32, 2, expected->shape, &wide));
+    assert_ok(dm_tensor_copy(expected, wide));
+    assert_memory_equal(wide->data, dm_safetensors_tensor(file, index)->data,
+                        (size_t)dm_tensor_numel(same) * 4);
+    dm_tensor_destroy(same);
+    dm_tensor_destroy(wide);
+}
+
 static void test_round_trip(void **state) {
     (void)state;
     sample s = make_sample(in_directory("round"));
@@ -402,6 +481,10 @@ static void test_round_trip(void **state) {
     for (int i = 0; i < TENSORS; i++) {
         const dm_tensor *t = dm_safetensors_tensor(file, dm_safetensors_find(file, s.names[i]));
         assert_non_null(t);
+        if (i >= 6) {
+            check_half(file, s.names[i], s.tensors[i]);
+            continue;
+        }
         assert_int_equal(t->dtype, s.tensors[i]->dtype);
         assert_int_equal(t->rank, s.tensors[i]->rank);
         for (int32_t d = 0; d < t->rank; d++) assert_int_equal(t->shape[d], s.tensors[i]->shape[d]);
@@ -554,6 +637,8 @@ int main(void) {
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_half_precision),
         cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_without_mapping),
         cmocka_unit_test(test_unsupported),
         cmocka_unit_test(test_conversion_from_many_threads),
         cmocka_unit_test(test_round_trip),

@@ -37,17 +37,17 @@ static dm_tensor *wrap(void *data, dm_dtype dtype, int32_t rank, const int64_t *
 
 static void test_dtypes(void **state) {
     (void)state;
-    static const char *const names[] = {"f32", "f64", "i32", "i64", "u8"};
-    static const int64_t sizes[] = {4, 8, 4, 8, 1};
-    for (int32_t i = 0; i < 5; i++) {
+    static const char *const names[] = {"f32", "f64", "i32", "i64", "u8", "f16", "bf16"};
+    static const int64_t sizes[] = {4, 8, 4, 8, 1, 2, 2};
+    for (int32_t i = 0; i < 7; i++) {
         assert_string_equal(dm_dtype_name(i + 1), names[i]);
         assert_int_equal(dm_dtype_from_name(names[i]), i + 1);
         assert_int_equal(dm_dtype_size(i + 1), sizes[i]);
     }
     assert_string_equal(dm_dtype_name(0), "unknown");
-    assert_string_equal(dm_dtype_name(6), "unknown");
-    assert_int_equal(dm_dtype_size(6), 0);
-    assert_int_equal(dm_dtype_from_name("f16"), 0);
+    assert_string_equal(dm_dtype_name(8), "unknown");
+    assert_int_equal(dm_dtype_size(8), 0);
+    assert_int_equal(dm_dtype_from_name("f8"), 0);
     assert_int_equal(dm_dtype_from_name(NULL), 0);
 }
 
@@ -111,7 +111,7 @@ static void test_create_errors(void **state) {
     EXPECT_FAILURE(dm_tensor_create(NULL, DM_DTYPE_F32, 2, negative, NULL), DM_ERROR_INVALID_ARGUMENT,
                    "out: expected a pointer, got NULL");
     EXPECT_FAILURE(dm_tensor_create(NULL, 9, 2, negative, &t), DM_ERROR_DTYPE,
-                   "dtype: expected f32, f64, i32, i64 or u8, got 9");
+                   "dtype: expected f32, f64, i32, i64, u8, f16 or bf16, got 9");
     assert_null(t);
     EXPECT_FAILURE(dm_tensor_create(NULL, DM_DTYPE_F32, 9, negative, &t), DM_ERROR_INVALID_ARGUMENT,
                    "rank: expected 0..8, got 9");
@@ -374,8 +374,8 @@ static void test_integer_conversions(void **state) {
 static void test_every_pair_keeps_small_numbers(void **state) {
     (void)state;
     const int64_t n = 100;
-    for (dm_dtype from = DM_DTYPE_F32; from <= DM_DTYPE_U8; from++) {
-        for (dm_dtype to = DM_DTYPE_F32; to <= DM_DTYPE_U8; to++) {
+    for (dm_dtype from = DM_DTYPE_F32; from <= DM_DTYPE_BF16; from++) {
+        for (dm_dtype to = DM_DTYPE_F32; to <= DM_DTYPE_BF16; to++) {
             double first[100], last[100];
             dm_tensor *a = create(from, 1, &n), *b = create(to, 1, &n);
             for (int i = 0; i < 100; i++) first[i] = 2 * i;
@@ -387,6 +387,124 @@ static void test_every_pair_keeps_small_numbers(void **state) {
             dm_tensor_destroy(b);
         }
     }
+}
+
+/* ---- f16 and bf16 ---- */
+
+typedef struct half_type {
+    dm_dtype dtype;
+    int fraction_bits, bias;
+} half_type;
+static const half_type half_types[] = {{DM_DTYPE_F16, 10, 15}, {DM_DTYPE_BF16, 7, 127}};
+
+/* What the standard says that the bits mean. */
+static double half_value(const half_type *type, uint32_t bits) {
+    const int exponent_bits = 15 - type->fraction_bits, all_ones = (1 << exponent_bits) - 1;
+    const int exponent = (int)(bits >> type->fraction_bits) & all_ones;
+    const int fraction = (int)(bits & ((1u << type->fraction_bits) - 1));
+    const double sign = bits & 0x8000u ? -1 : 1;
+    if (exponent == all_ones) return fraction ? (double)NAN : sign * (double)INFINITY;
+    if (exponent == 0) return sign * ldexp(fraction, 1 - type->bias - type->fraction_bits);
+    return sign * ldexp((1 << type->fraction_bits) + fraction, exponent - type->bias - type->fraction_bits);
+}
+
+enum { HALVES = 65536 };
+
+static void test_every_half_widens_exactly(void **state) {
+    (void)state;
+    static uint16_t halves[HALVES];
+    static float single[HALVES], spread[2 * HALVES];
+    static double wide[HALVES];
+    const int64_t n = HALVES, two = 2;
+    for (int i = 0; i < HALVES; i++) halves[i] = (uint16_t)i;
+    for (int k = 0; k < 2; k++) {
+        convert(halves, half_types[k].dtype, single, DM_DTYPE_F32, HALVES);
+        convert(halves, half_types[k].dtype, wide, DM_DTYPE_F64, HALVES);
+        dm_tensor *source = wrap(halves, half_types[k].dtype, 1, &n, NULL);
+        dm_tensor *target = wrap(spread, DM_DTYPE_F32, 1, &n, &two); /* not the loop for dense elements */
+        assert_int_equal(dm_tensor_copy(source, target), DM_OK);
+        for (int i = 0; i < HALVES; i++) {
+            const double expected = half_value(&half_types[k], (uint32_t)i);
+            if (isnan(expected)) {
+                assert_true(isnan(single[i]) && isnan(wide[i]) && isnan(spread[2 * i]));
+                assert_int_equal(!signbit(single[i]), !(i & 0x8000));
+            } else {
+                assert_true((double)single[i] == expected && wide[i] == expected &&
+                            (double)spread[2 * i] == expected);
+                assert_int_equal(!signbit(single[i]), !(i & 0x8000));
+            }
+        }
+        dm_tensor_destroy(source);
+        dm_tensor_destroy(target);
+    }
+}
+
+/* Between neighbours a and b: everything nearer to a gives a, the middle gives the even one. Doubles that a
+ * float cannot tell from the middle must not be rounded twice. */
+static void test_halves_round_to_nearest_even(void **state) {
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        const half_type *type = &half_types[k];
+        const uint32_t infinite = type->dtype == DM_DTYPE_F16 ? 0x7C00 : 0x7F80;
+        for (uint32_t a = 0; a < infinite; a++) {
+            const double low = half_value(type, a),
+                         step = half_value(type, a | 1) - half_value(type, a & ~1u);
+            const double high = a + 1 == infinite ? low + step : half_value(type, a + 1),
+                         middle = (low + high) / 2;
+            const float singles[] = {(float)low, nextafterf((float)middle, 0), (float)middle,
+                                     nextafterf((float)middle, INFINITY)};
+            const double doubles[] = {low, nextafter(middle, 0), middle, nextafter(middle, (double)INFINITY)};
+            const uint16_t even = (uint16_t)(a & 1 ? a + 1 : a);
+            const uint16_t expected[] = {(uint16_t)a, (uint16_t)a, even, (uint16_t)(a + 1)};
+            uint16_t got[4];
+            float negative[4];
+            for (int i = 0; i < 4; i++) negative[i] = -singles[i];
+            convert(singles, DM_DTYPE_F32, got, type->dtype, 4);
+            assert_memory_equal(got, expected, sizeof got);
+            convert(doubles, DM_DTYPE_F64, got, type->dtype, 4);
+            assert_memory_equal(got, expected, sizeof got);
+            convert(negative, DM_DTYPE_F32, got, type->dtype, 4);
+            for (int i = 0; i < 4; i++) assert_int_equal(got[i], expected[i] | 0x8000);
+        }
+    }
+}
+
+static void test_halves_at_the_edges(void **state) {
+    (void)state;
+    const float in[] = {INFINITY, -INFINITY, NAN, -NAN, FLT_MAX, 65519.996f, 65520.0f, 0x1p-149f, -0x1p-126f};
+    const uint16_t f16[] = {0x7C00, 0xFC00, 0x7E00, 0xFE00, 0x7C00, 0x7BFF, 0x7C00, 0, 0x8000};
+    const uint16_t bf16[] = {0x7F80, 0xFF80, 0x7FC0, 0xFFC0, 0x7F80, 0x4780, 0x4780, 0, 0x8080};
+    uint16_t got[9];
+    convert(in, DM_DTYPE_F32, got, DM_DTYPE_F16, 9);
+    assert_memory_equal(got, f16, sizeof f16);
+    convert(in, DM_DTYPE_F32, got, DM_DTYPE_BF16, 9);
+    assert_memory_equal(got, bf16, sizeof bf16);
+    /* A NaN whose payload lies in the bits that go must not become an infinity. */
+    const uint32_t nans[] = {0x7F800001u, 0xFF800001u, 0x7F802000u};
+    convert(nans, DM_DTYPE_F32, got, DM_DTYPE_F16, 3);
+    assert_int_equal(got[0], 0x7E00);
+    assert_int_equal(got[1], 0xFE00);
+    assert_int_equal(got[2], 0x7E01);
+    convert(nans, DM_DTYPE_F32, got, DM_DTYPE_BF16, 2);
+    assert_int_equal(got[0], 0x7FC0);
+    assert_int_equal(got[1], 0xFFC0);
+    const double tiny[] = {1e-300, -1e-300, 1e300, -1e300};
+    convert(tiny, DM_DTYPE_F64, got, DM_DTYPE_F16, 4);
+    assert_true(got[0] == 0 && got[1] == 0x8000 && got[2] == 0x7C00 && got[3] == 0xFC00);
+    /* 2^62 + 2^54 is half way between two bf16: the 1 must not get lost on the way, nor with a sign. */
+    const int64_t halfway = (INT64_C(1) << 62) + (INT64_C(1) << 54);
+    const int64_t whole[] = {halfway - 1, halfway,      halfway + 1, -halfway - 1,
+                             -halfway,    -halfway + 1, 70000,       -3};
+    const uint16_t rounded[] = {0x5E80, 0x5E80, 0x5E81, 0xDE81, 0xDE80, 0xDE80, 0x4789, 0xC040};
+    convert(whole, DM_DTYPE_I64, got, DM_DTYPE_BF16, 8);
+    assert_memory_equal(got, rounded, sizeof rounded);
+    const uint16_t back[] = {0x3E00, 0x4100, 0xFC00, 0x7E00}; /* 1.5, 2.5, -inf, NaN */
+    int32_t i32[4];
+    uint8_t u8[4];
+    convert(back, DM_DTYPE_F16, i32, DM_DTYPE_I32, 4);
+    convert(back, DM_DTYPE_F16, u8, DM_DTYPE_U8, 4);
+    assert_true(i32[0] == 2 && i32[1] == 2 && i32[2] == INT32_MIN && i32[3] == 0);
+    assert_true(u8[0] == 2 && u8[1] == 2 && u8[2] == 0 && u8[3] == 0);
 }
 
 static void test_real_conversions_and_fill(void **state) {
@@ -474,6 +592,25 @@ static void test_dlpack_round_trip(void **state) {
     assert_int_equal(dm_context_memory(NULL), memory);
 }
 
+/* Type codes of the standard: 2 for IEEE floats, 4 for bfloat. */
+static void test_dlpack_halves(void **state) {
+    (void)state;
+    uint16_t data[3] = {1, 2, 3};
+    const int64_t shape[] = {3};
+    const dm_dtype types[] = {DM_DTYPE_F16, DM_DTYPE_BF16};
+    for (int i = 0; i < 2; i++) {
+        void *exported = NULL;
+        dm_tensor *imported = NULL, *t = wrap(data, types[i], 1, shape, NULL);
+        assert_int_equal(dm_tensor_to_dlpack(t, &exported), DM_OK);
+        assert_int_equal(((dmi_dlpack_managed *)exported)->tensor.dtype.code, i == 0 ? 2 : 4);
+        assert_int_equal(((dmi_dlpack_managed *)exported)->tensor.dtype.bits, 16);
+        assert_int_equal(dm_tensor_from_dlpack(NULL, exported, &imported), DM_OK);
+        assert_int_equal(dm_tensor_dtype(imported), types[i]);
+        dm_tensor_destroy(imported);
+        dm_tensor_destroy(t);
+    }
+}
+
 static void test_dlpack_layout(void **state) {
     (void)state;
     assert_int_equal(offsetof(dmi_dlpack_tensor, device), 8);
@@ -517,7 +654,7 @@ static void test_dlpack_foreign(void **state) {
     bad = managed;
     bad.tensor.dtype.bits = 16;
     EXPECT_FAILURE(dm_tensor_from_dlpack(NULL, &bad, &t), DM_ERROR_DTYPE,
-                   "managed: expected f32, f64, i32, i64 or u8, got type code 0 with 16 bits");
+                   "managed: expected f32, f64, i32, i64, u8, f16 or bf16, got type code 0 with 16 bits");
     bad = managed;
     bad.tensor.rank = 9;
     EXPECT_FAILURE(dm_tensor_from_dlpack(NULL, &bad, &t), DM_ERROR_SHAPE,
@@ -555,10 +692,14 @@ int main(void) {
         cmocka_unit_test(test_real_to_integer),
         cmocka_unit_test(test_integer_conversions),
         cmocka_unit_test(test_every_pair_keeps_small_numbers),
+        cmocka_unit_test(test_every_half_widens_exactly),
+        cmocka_unit_test(test_halves_round_to_nearest_even),
+        cmocka_unit_test(test_halves_at_the_edges),
         cmocka_unit_test(test_real_conversions_and_fill),
         cmocka_unit_test(test_store_range),
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_dlpack_round_trip),
+        cmocka_unit_test(test_dlpack_halves),
         cmocka_unit_test(test_dlpack_layout),
         cmocka_unit_test(test_dlpack_foreign),
     };

@@ -27,6 +27,10 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_group_norm);
     case DMI_OP_ATTENTION:
         return &DMI_R(dmi_op_attention);
+    case DMI_OP_FOURIER_EMBEDDING:
+        return &DMI_R(dmi_op_fourier_embedding);
+    case DMI_OP_FIR:
+        return &DMI_R(dmi_op_fir);
     default:
         return NULL;
     }

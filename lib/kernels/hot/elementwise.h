@@ -21,5 +21,9 @@ void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_n
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
                                     real *dgamma, real *dbeta, void *scratch);
 size_t DMI_K(dmi_group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
+void DMI_K(dmi_fir_down)(dm_context *context, const DMI_R(dmi_fir) * fir, const real *large, real *small,
+                         int accumulate);
+void DMI_K(dmi_fir_up)(dm_context *context, const DMI_R(dmi_fir) * fir, const real *small, real *large,
+                       int accumulate);
 
 #endif

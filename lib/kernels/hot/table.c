@@ -26,4 +26,6 @@ const DMI_R(dmi_kernels) DMI_K(dmi_kernels_table) = {
     .attention_scratch = DMI_K(dmi_attention_scratch),
     .attention_forward = DMI_K(dmi_attention_forward),
     .attention_backward = DMI_K(dmi_attention_backward),
+    .fir_down = DMI_K(dmi_fir_down),
+    .fir_up = DMI_K(dmi_fir_up),
 };
