@@ -6,6 +6,7 @@
 #include "diffusion/context.h"
 #include "diffusion/error.h"
 #include "diffusion/io.h"
+#include "diffusion/loss.h"
 #include "diffusion/net.h"
 #include "diffusion/rng.h"
 #include "diffusion/sampler.h"

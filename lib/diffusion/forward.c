@@ -53,6 +53,10 @@ static int64_t timestep_at(const dm_tensor *t, int64_t sample) {
     return t->dtype == DM_DTYPE_I32 ? ((const int32_t *)t->data)[offset] : ((const int64_t *)t->data)[offset];
 }
 
+int32_t dmi_timestep_of(const dm_tensor *t, int64_t sample) {
+    return (int32_t)timestep_at(t, sample);
+}
+
 /* A weight of 0 leaves the operand out, so that an infinity in it does not become a NaN. */
 static void mix_floats(pair weights, const float *first, const float *second, float *out, int64_t count) {
     const float p = (float)weights.first, q = (float)weights.second;
@@ -71,13 +75,12 @@ static void mix_block(void *arg, int64_t block, int32_t worker) {
     const int64_t begin = block % task->blocks * BLOCK;
     const int64_t count = task->size - begin < BLOCK ? task->size - begin : BLOCK;
     const int64_t at = sample * task->size + begin;
-    const int32_t t = (int32_t)timestep_at(task->t, sample);
+    const int32_t t = dmi_timestep_of(task->t, sample);
     mix_floats(task->mixture->weights(task->mixture, task->scheduler, t), task->first + at, task->second + at,
                task->out + at, count);
 }
 
-static dm_status check_timesteps(const dm_scheduler *scheduler, const mixture_kind *mixture,
-                                 const dm_tensor *t, int64_t batch) {
+dm_status dmi_check_timesteps(const dm_scheduler *scheduler, const dm_tensor *t, int64_t batch) {
     static const int64_t any[1] = {DMI_ANY};
     const int32_t num_train = scheduler->options.num_train_timesteps;
     char got[96];
@@ -95,7 +98,15 @@ static dm_status check_timesteps(const dm_scheduler *scheduler, const mixture_ki
         if (value < 0 || value >= num_train)
             return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "t[%lld]: expected 0..%d, got %lld", (long long)i,
                             (int)num_train - 1, (long long)value);
-        if (mixture->needs_signal && scheduler->alpha_bars[value] == 0.0)
+    }
+    return DM_OK;
+}
+
+static dm_status check_signal(const dm_scheduler *scheduler, const mixture_kind *mixture,
+                              const dm_tensor *t) {
+    for (int64_t i = 0; mixture->needs_signal && i < t->shape[0]; i++) {
+        const int64_t value = timestep_at(t, i);
+        if (scheduler->alpha_bars[value] == 0.0)
             return dmi_fail(
                 DM_ERROR_UNSUPPORTED,
                 "t[%lld]: alpha_bar[%lld] is 0, where epsilon and the score determine neither x0 nor v",
@@ -116,7 +127,8 @@ static dm_status run_mixture(const dm_scheduler *scheduler, const mixture_kind *
     }
     DM_TRY(dmi_tensor_check_contiguous(second, names[1], DM_DTYPE_F32, first->rank, first->shape));
     DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, first->rank, first->shape));
-    DM_TRY(check_timesteps(scheduler, mixture, t, first->shape[0]));
+    DM_TRY(dmi_check_timesteps(scheduler, t, first->shape[0]));
+    DM_TRY(check_signal(scheduler, mixture, t));
     const int64_t total = dm_tensor_numel(first);
     if (total == 0) goto done;
     mix_task task = {scheduler, mixture, t, first->data, second->data, out->data, total / first->shape[0], 0};

@@ -77,6 +77,10 @@ typedef struct dmi_posterior {
 } dmi_posterior;
 dmi_posterior dmi_posterior_at(const dm_scheduler *scheduler, int32_t t);
 
+/* i32 or i64 [batch] or [1], each 0..T-1: INVALID_ARGUMENT, DTYPE, SHAPE. */
+dm_status dmi_check_timesteps(const dm_scheduler *scheduler, const dm_tensor *t, int64_t batch);
+int32_t dmi_timestep_of(const dm_tensor *t, int64_t sample);
+
 static inline int dmi_variance_is_learned(dm_variance_type type) {
     return type == DM_VARIANCE_LEARNED || type == DM_VARIANCE_LEARNED_RANGE;
 }

@@ -54,6 +54,65 @@ static void compare_posterior_mean(golden *g, const dm_scheduler *scheduler) {
     }
 }
 
+static void compare_double(golden *g, const char *name, const golden_array *mine, double relative) {
+    golden_array expected;
+    if (golden_get(g, &expected, "%s/%s", g->label, name))
+        golden_compare(g, name, mine, &expected, relative * fmax(1, golden_max_abs(&expected)), 0);
+}
+
+/* values[t[b]] at every number of sample b. */
+static void compare_at_t(golden *g, const char *name, const golden_array *values) {
+    golden_array x0, t;
+    if (!golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &t, "%s/t", g->label)) return;
+    golden_array mine = x0;
+    mine.values = golden_alloc(g, (size_t)x0.n, sizeof *mine.values);
+    for (int64_t i = 0; i < x0.n; i++)
+        mine.values[i] = values->values[(int64_t)t.values[i / (x0.n / x0.shape[0])]];
+    compare_double(g, name, &mine, 1e-10);
+}
+
+/* The variances, the prior's term of the bound, and x0 from epsilon, in double. */
+static void compare_variances(golden *g, const golden_array *alpha_bars, const golden_array *betas) {
+    const int64_t count = alpha_bars->n;
+    dm_scheduler *scheduler = NULL;
+    golden_array x0, x_t, eps, t, q_variance = *alpha_bars, q_log_variance = *alpha_bars;
+    if (!golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &x_t, "%s/x_t", g->label) ||
+        !golden_get(g, &eps, "%s/noise", g->label) || !golden_get(g, &t, "%s/t", g->label) ||
+        !golden_scheduler_of_betas(g, betas, DM_SAMPLER_DDPM, DM_PREDICTION_EPSILON, 0, &scheduler))
+        return;
+    dm_tensor variance = golden_tensor(g, DM_DTYPE_F64, 1, &count),
+              prior = golden_tensor(g, DM_DTYPE_F64, 1, x0.shape);
+    dm_tensor log_variance = golden_tensor(g, DM_DTYPE_F64, 1, &count),
+              clean = golden_tensor_of(g, DM_DTYPE_F64, &x0);
+    dm_tensor noisy = golden_tensor_of(g, DM_DTYPE_F64, &x_t),
+              output = golden_tensor_of(g, DM_DTYPE_F64, &eps), times = golden_tensor_of(g, DM_DTYPE_I64, &t),
+              pred = golden_tensor(g, DM_DTYPE_F64, x0.rank, x0.shape);
+    golden_ok(g, dm_scheduler_posterior(scheduler, NULL, NULL, &variance, &log_variance),
+              "dm_scheduler_posterior");
+    golden_ok(g, dm_scheduler_prior_terms(scheduler, &clean, &prior), "dm_scheduler_prior_terms");
+    golden_ok(g, dm_scheduler_reverse_moments(scheduler, &output, &noisy, &times, NULL, NULL, NULL, &pred),
+              "dm_scheduler_reverse_moments");
+    dm_scheduler_destroy(scheduler);
+    if (golden_stopped(g)) return;
+    const golden_array mine = golden_array_of(g, &variance), logs = golden_array_of(g, &log_variance);
+    const golden_array bits = golden_array_of(g, &prior), x0_pred = golden_array_of(g, &pred);
+    q_variance.values = golden_alloc(g, (size_t)count, sizeof(double));
+    q_log_variance.values = golden_alloc(g, (size_t)count, sizeof(double));
+    for (int64_t k = 0; k < count; k++) {
+        q_variance.values[k] = 1 - alpha_bars->values[k];
+        q_log_variance.values[k] = log(q_variance.values[k]);
+    }
+    compare_at_t(g, "q_variance", &q_variance);
+    compare_at_t(g, "q_log_variance", &q_log_variance);
+    compare_at_t(g, "posterior_variance", &mine);
+    compare_at_t(g, "posterior_log_variance_clipped", &logs);
+    compare_double(g, "arr_posterior_log_variance_clipped", &logs, 1e-10);
+    compare_double(g, "prior_bpd", &bits, 1e-10);
+    compare_double(g, "pred_xstart_from_eps", &x0_pred, 1e-10);
+    if (golden_has(g, "%s/pred_xstart_from_eps@f32", g->label)) /* the F64 one has been matched */
+        golden_get(g, &x0, "%s/pred_xstart_from_eps@f32", g->label);
+}
+
 static void guided_case(golden *g) {
     golden_array betas, expected, of_x0, of_x_t, variance;
     dm_scheduler *scheduler = NULL;
@@ -70,11 +129,63 @@ static void guided_case(golden *g) {
         golden_get(g, &of_x_t, "%s/arr_posterior_mean_coef2", g->label) &&
         golden_get(g, &variance, "%s/arr_posterior_variance", g->label))
         golden_compare_posterior(g, scheduler, &of_x0, &of_x_t, &variance);
+    compare_variances(g, &alpha_bars, &betas);
     dm_scheduler_destroy(scheduler);
 }
 
 /* ---- .../<beta schedule>/add_noise: diffusers' DDPMScheduler, with the betas that this package's users
  * give each schedule ---- */
+
+/* values [T] at snr_t against <case>/<name>. The reference's alpha_bars are products in single precision:
+ * 1e-5 relative, and near alpha_bar = 1 what half a unit in their last place makes of 1 - alpha_bar. */
+static void compare_table(golden *g, const char *name, const dm_tensor *values, const golden_array *snrs) {
+    golden_array expected, t;
+    if (!golden_get(g, &t, "%s/snr_t", g->label) || !golden_get(g, &expected, "%s/%s", g->label, name))
+        return;
+    for (int64_t i = 0; i < t.n; i++)
+        golden_compare_one(g, name, ((const double *)values->data)[(int64_t)t.values[i]], expected.values[i],
+                           0, 1e-5 + 0x1p-24 * (1 + snrs->values[(int64_t)t.values[i]]));
+}
+
+static void compare_snrs(golden *g, const dm_scheduler *own) {
+    static const struct {
+        const char *name;
+        dm_prediction_type type;
+    } types[] = {{"eps", DM_PREDICTION_EPSILON}, {"v", DM_PREDICTION_V}, {"x0", DM_PREDICTION_X0}};
+    const int64_t count = dm_scheduler_num_train_timesteps(own);
+    golden_array betas = {.n = count, .values = golden_alloc(g, (size_t)count, sizeof(double))};
+    dm_scheduler *scheduler = NULL;
+    dm_tensor out = golden_tensor(g, DM_DTYPE_F64, 1, &count), view;
+    if (!golden_has(g, "%s/snr_t", g->label)) return;
+    dmi_tensor_view(&view, betas.values, DM_DTYPE_F64, 1, &count);
+    golden_ok(g, dm_scheduler_betas(own, &view), "dm_scheduler_betas");
+    for (int64_t i = 0; i < count; i++)
+        betas.values[i] = (double)(float)betas.values[i]; /* as the reference has them */
+    if (!golden_scheduler_of_betas(g, &betas, DM_SAMPLER_DDPM, DM_PREDICTION_EPSILON, 0, &scheduler)) return;
+    golden_ok(g, dm_scheduler_snrs(scheduler, &out), "dm_scheduler_snrs");
+    dm_scheduler_destroy(scheduler);
+    const golden_array snrs = golden_array_of(g, &out);
+    compare_table(g, "snr", &out, &snrs);
+    for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
+        const char *name = dm_safetensors_name(g->file, i) + strlen(g->label);
+        dm_loss_options loss;
+        char type[8];
+        dm_loss_options_init(&loss, sizeof loss);
+        loss.weighting = DM_LOSS_WEIGHTING_MIN_SNR;
+        if (strncmp(dm_safetensors_name(g->file, i), g->label, strlen(g->label)) != 0 ||
+            sscanf(name, "/min_snr%lf_%7s", &loss.gamma, type) != 2)
+            continue;
+        for (size_t k = 0; k < sizeof types / sizeof types[0]; k++) {
+            dm_scheduler *predicting = NULL;
+            if (strcmp(type, types[k].name) != 0 ||
+                !golden_scheduler_of_betas(g, &betas, DM_SAMPLER_DDPM, types[k].type, 0, &predicting))
+                continue;
+            golden_ok(g, dm_scheduler_loss_weights(predicting, &loss, &out), "dm_scheduler_loss_weights");
+            compare_table(g, name + 1, &out, &snrs);
+            dm_scheduler_destroy(predicting);
+        }
+    }
+}
 
 static void diffusers_case(golden *g) {
     const char *name = strrchr(g->label, '/');
@@ -88,6 +199,7 @@ static void diffusers_case(golden *g) {
         cJSON_AddNumberToObject(config, "beta_end", 0.012);
     }
     if (golden_scheduler(g, "DDPMScheduler", config, NULL, &scheduler)) {
+        compare_snrs(g, scheduler);
         compare_mix(g, scheduler, dm_scheduler_add_noise, "noise", "add_noise");
         if (golden_has(g, "%s/velocity", g->label))
             compare_mix(g, scheduler, dm_scheduler_target, "noise", "velocity");
@@ -107,6 +219,13 @@ static void minimal_forward(golden *g) {
     const golden_array alpha_bars = golden_alpha_bars(g, scheduler);
     if (golden_get(g, &expected, "%s/alpha_bar", g->label))
         golden_compare(g, "alpha_bar", &alpha_bars, &expected, 1e-5, 0);
+    dm_tensor log_variance = golden_tensor(g, DM_DTYPE_F64, 1, betas.shape);
+    golden_ok(g, dm_scheduler_posterior(scheduler, NULL, NULL, NULL, &log_variance),
+              "dm_scheduler_posterior");
+    golden_array variance = golden_array_of(g, &log_variance);
+    for (int64_t i = 0; i < variance.n; i++) variance.values[i] = exp(variance.values[i]);
+    if (golden_get(g, &expected, "%s/beta_tilde", g->label))
+        golden_compare(g, "beta_tilde", &variance, &expected, 0, 1e-5);
     compare_mix(g, scheduler, dm_scheduler_add_noise, "eps", "x_t");
     dm_scheduler_destroy(scheduler);
 }
@@ -210,4 +329,5 @@ void golden_diffusion(golden *g) {
             golden_end(g);
         }
     }
+    golden_losses(g);
 }

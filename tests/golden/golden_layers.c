@@ -214,7 +214,29 @@ static void embedding_case(golden *g, layer *l) {
     }
 }
 
-/* The loss of the trainer: mean((x - y)^2) and its gradients times gout. */
+/* mean(cost(x - y)) and its gradients times gout. "op": "huber delta 0.5 mean", "smooth_l1_loss beta 1 mean".
+ */
+static void regression_case(golden *g, layer *l, dm_loss_type type, double delta) {
+    golden_array x, y;
+    if (!golden_get(g, &x, "%s/in/x", g->label) || !golden_get(g, &y, "%s/in/y", g->label)) return;
+    for (int k = 0; k < 2 && !golden_stopped(g); k++) {
+        const dm_dtype dtype = k == 0 ? DM_DTYPE_F32 : DM_DTYPE_F64;
+        const dm_tensor out = golden_tensor_of(g, dtype, &x), target = golden_tensor_of(g, dtype, &y);
+        dm_tensor grad = golden_tensor(g, dtype, x.rank, x.shape);
+        double loss = 0;
+        golden_ok(g, dm_loss_regression(NULL, type, delta, &out, &target, NULL, &loss, NULL, &grad),
+                  "dm_loss_regression");
+        golden_compare_one(g, "loss", loss, l->out.values[0], dtype == DM_DTYPE_F32 ? l->f32_tolerance : 1e-6,
+                           0);
+        golden_array gradient = golden_array_of(g, &grad);
+        for (int64_t i = 0; i < gradient.n; i++) gradient.values[i] *= l->gout.values[0];
+        compare_gradient(g, l, dtype, "x", &gradient);
+        for (int64_t i = 0; i < gradient.n; i++) gradient.values[i] = -gradient.values[i];
+        compare_gradient(g, l, dtype, "y", &gradient);
+    }
+}
+
+/* The loss of the trainer. */
 static void mse_case(golden *g, layer *l) {
     golden_array x, y;
     if (!golden_get(g, &x, "%s/in/x", g->label) || !golden_get(g, &y, "%s/in/y", g->label)) return;
@@ -226,6 +248,7 @@ static void mse_case(golden *g, layer *l) {
     compare_gradient(g, l, DM_DTYPE_F32, "x", &gradient);
     for (int64_t i = 0; i < gradient.n; i++) gradient.values[i] = -gradient.values[i];
     compare_gradient(g, l, DM_DTYPE_F32, "y", &gradient);
+    regression_case(g, l, DM_LOSS_MSE, 1);
 }
 
 static const struct {
@@ -247,8 +270,19 @@ static const struct {
 };
 enum { NUM_ROWS = sizeof rows / sizeof rows[0] };
 
+static int is_regression(const char *op, dm_loss_type *type, double *delta) {
+    *delta = 1;
+    *type = strcmp(op, "l1_loss mean") == 0                          ? DM_LOSS_L1
+            : sscanf(op, "smooth_l1_loss beta %lf mean", delta) == 1 ? DM_LOSS_SMOOTH_L1
+            : sscanf(op, "huber delta %lf mean", delta) == 1         ? DM_LOSS_HUBER
+                                                                     : 0;
+    return *type != 0;
+}
+
 static void operation(golden *g, const cJSON *json) {
     const char *op = golden_text(json, "op", "");
+    dm_loss_type type;
+    double delta;
     for (int i = 0; i < NUM_ROWS; i++) {
         layer l = {.op = rows[i].node};
         if (strcmp(op, rows[i].op) != 0) continue;
@@ -258,10 +292,14 @@ static void operation(golden *g, const cJSON *json) {
         rows[i].check(g, &l);
         return;
     }
-    if (strncmp(op, "softmax attention", 17) == 0)
+    if (strncmp(op, "softmax attention", 17) == 0) {
         golden_attention(g, json);
-    else
+    } else if (is_regression(op, &type, &delta)) {
+        layer l = {0};
+        if (read_arrays(g, json, &l) && read_plain(g, json, &l)) regression_case(g, &l, type, delta);
+    } else {
         golden_unsupported(g, "operation \"%s\"", op);
+    }
 }
 
 /* ---- <key>/<source>/dim<n>-flip<0|1>-shift<s>, timesteps <key>/t ---- */

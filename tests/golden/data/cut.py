@@ -20,7 +20,9 @@ CUT = {
                      r"|epsilon-fixed_small_log-clip|cos-clip|cliprange2|zsnr-v-trailing|custom-timesteps)(/|$)",
     "samplers_ddim": r"ddim/(epsilon-eta0|sample-eta0\.5|clip-eta1|clip-useclipped-eta0\.5|v_prediction-eta1"
                      r"|linspace|sd|zsnr-v-trailing)(/|$)",
-    "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$",
+    "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$"
+                          r"|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
+                          r"|sd3|flow",
     "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
     "train_lecture_unet": r"(x0|eps|t|xt|setup)$|init/|(adamw_clip|sgd_momentum)(/|$)",
 }
