@@ -8,6 +8,7 @@
 #include "diffusion/io.h"
 #include "diffusion/loss.h"
 #include "diffusion/net.h"
+#include "diffusion/precondition.h"
 #include "diffusion/rng.h"
 #include "diffusion/sampler.h"
 #include "diffusion/scheduler.h"

@@ -209,6 +209,21 @@ dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t
     return dmi_build_node(builder, DMI_OP_FOURIER_EMBEDDING, t, -1, -1, f, -1, &attr);
 }
 
+dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double gain) {
+    dmi_attr attr = {.out_c = classes, .gain = gain};
+    return dmi_build_node(builder, DMI_OP_ONE_HOT, label, -1, -1, -1, -1, &attr);
+}
+
+dmi_value dmi_build_coefficient(dmi_builder *builder, dmi_value sigma, const dmi_precondition *precondition,
+                                dmi_coefficient which) {
+    dmi_attr attr = {.precondition = *precondition, .coefficient = which};
+    return dmi_build_node(builder, DMI_OP_PRECONDITIONING, sigma, -1, -1, -1, -1, &attr);
+}
+
+dmi_value dmi_build_scale(dmi_builder *builder, dmi_value x, dmi_value s) {
+    return dmi_build_node(builder, DMI_OP_SCALE, x, s, -1, -1, -1, NULL);
+}
+
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
                               const char *name) {
     int32_t w = dmi_build_param(builder, name, "weight", 2, (int64_t[]){rows, dim}, DMI_INIT_NORMAL, 0);

@@ -43,6 +43,13 @@ dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t di
  * [dim/2], not trained. Cosines first with flip_sin_cos. */
 dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
                                       int take_log, double scale, const char *name);
+/* Label k of `classes` -> gain at place k of as many zeros; label -1: zeros alone. */
+dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double gain);
+/* One of the four numbers of a preconditioning at the noise level sigma. */
+dmi_value dmi_build_coefficient(dmi_builder *builder, dmi_value sigma, const dmi_precondition *precondition,
+                                dmi_coefficient which);
+/* s x, s one number a sample without a gradient. */
+dmi_value dmi_build_scale(dmi_builder *builder, dmi_value x, dmi_value s);
 /* Row of a [rows, dim] table; the last row serves label -1. Parameter name.weight. */
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
                               const char *name);

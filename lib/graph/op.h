@@ -9,6 +9,7 @@
 
 #include "core/core.h"
 #include "kernels/conv.h"
+#include "kernels/precondition.h"
 
 enum { DMI_NODE_INPUTS = 3, DMI_NODE_PARAMS = 2 };
 
@@ -31,6 +32,9 @@ typedef enum dmi_op_id {
     DMI_OP_ATTENTION,
     DMI_OP_FOURIER_EMBEDDING,
     DMI_OP_FIR,
+    DMI_OP_PRECONDITIONING,
+    DMI_OP_SCALE,
+    DMI_OP_ONE_HOT,
     DMI_OP_COUNT
 } dmi_op_id;
 
@@ -54,6 +58,9 @@ typedef struct dmi_attr {
     double epsilon;              /* group norm */
     int32_t heads, dim_k, dim_v; /* attention: numbers a head has in queries and keys, and in values */
     dmi_head_layout q, k, v;     /* attention */
+    dmi_precondition precondition;
+    dmi_coefficient coefficient; /* preconditioning */
+    double gain;                 /* one_hot */
 } dmi_attr;
 
 typedef struct dmi_node {

@@ -15,7 +15,7 @@ BEGIN {
     may["kernels"] = "core tensor random kernels"
     may["graph"] = "core tensor random kernels graph io"
     may["models"] = "core tensor random kernels graph models io"
-    may["diffusion"] = "core tensor random diffusion kernels/elementwise.h"
+    may["diffusion"] = "core tensor random diffusion kernels/elementwise.h kernels/precondition.h"
     may["samplers"] = "core tensor random diffusion samplers kernels/elementwise.h"
     may["sde"] = "core tensor random diffusion samplers sde kernels/elementwise.h"
     may["train"] = "core tensor random kernels graph diffusion samplers sde io train"

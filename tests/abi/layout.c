@@ -82,6 +82,14 @@ _Static_assert(offsetof(dm_session_options, width) == 16, "width");
 _Static_assert(offsetof(dm_session_options, compute_dtype) == 20, "compute_dtype");
 _Static_assert(offsetof(dm_session_options, conv_algorithm) == 24, "conv_algorithm");
 
+_Static_assert(sizeof(dm_preconditioning_options) >= 40, "dm_preconditioning_options");
+_Static_assert(offsetof(dm_preconditioning_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_preconditioning_options, type) == 4, "type");
+_Static_assert(offsetof(dm_preconditioning_options, sigma_data) == 8, "sigma_data");
+_Static_assert(offsetof(dm_preconditioning_options, beta_d) == 16, "beta_d");
+_Static_assert(offsetof(dm_preconditioning_options, beta_min) == 24, "beta_min");
+_Static_assert(offsetof(dm_preconditioning_options, num_timesteps) == 32, "num_timesteps");
+
 _Static_assert(sizeof(dm_rng_state) >= 24, "dm_rng_state");
 _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
 _Static_assert(offsetof(dm_rng_state, stream) == 8, "stream");
@@ -350,6 +358,10 @@ _Static_assert(DM_SESSION_TRAIN == 2, "value");
 _Static_assert(DM_CONV_AUTO == 0, "value");
 _Static_assert(DM_CONV_DIRECT == 1, "value");
 _Static_assert(DM_CONV_WINOGRAD == 2, "value");
+_Static_assert(DM_PRECONDITIONING_NONE == 1, "value");
+_Static_assert(DM_PRECONDITIONING_VP == 2, "value");
+_Static_assert(DM_PRECONDITIONING_VE == 3, "value");
+_Static_assert(DM_PRECONDITIONING_EDM == 4, "value");
 _Static_assert(DM_BETA_SCHEDULE_LECTURE_COSINE == 1, "value");
 _Static_assert(DM_BETA_SCHEDULE_LINEAR == 2, "value");
 _Static_assert(DM_BETA_SCHEDULE_SCALED_LINEAR == 3, "value");
@@ -532,6 +544,10 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
 dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm_tensor *grad_x);
 dm_status dm_session_zero_grad(dm_session *session);
 const dm_tensor *dm_session_grad(const dm_session *session, int32_t index);
+const char *dm_preconditioning_name(dm_preconditioning value);
+dm_preconditioning dm_preconditioning_from_name(const char *name);
+void dm_preconditioning_options_init(dm_preconditioning_options *options, uint32_t struct_size);
+dm_status dm_preconditioning_coefficients(const dm_preconditioning_options *options, double sigma, double *c_skip, double *c_out, double *c_in, double *c_noise);
 dm_status dm_rng_create(dm_context *context, uint64_t seed, uint64_t stream, dm_rng **out);
 void dm_rng_destroy(dm_rng *rng);
 dm_status dm_rng_get_state(const dm_rng *rng, dm_rng_state *state);

@@ -357,6 +357,27 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
             dmi_build_conv(b, x, IN_C, 5, 1, 1, 0, "conv", (dmi_conv_extra){e, DMI_NO_VALUE, DMI_ACT_NONE});
         return 1;
     }
+    case DMI_OP_PRECONDITIONING:
+    case DMI_OP_SCALE: { /* D = c_skip x + c_out F(c_in x), VP, VE and EDM */
+        const dmi_precondition p = {DMI_PRECONDITION_VP + index, 0.5, 19.9, 0.1, 1000};
+        if (index > 2) return 0;
+        dmi_value sigma = dmi_build_time_input(b);
+        dmi_value in = dmi_build_scale(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_IN));
+        in = dmi_build_conv(b, in, IN_C, IN_C, 1, 1, 0, "conv", plain);
+        *out = dmi_build_add(b, dmi_build_scale(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_SKIP)),
+                             dmi_build_scale(b, in, dmi_build_coefficient(b, sigma, &p, DMI_C_OUT)),
+                             DMI_ACT_NONE);
+        return 1;
+    }
+    case DMI_OP_ONE_HOT: {
+        if (index > 0) return 0;
+        *out_c = 5;
+        dmi_value e = dmi_build_one_hot(b, dmi_build_label_input(b, 3), 3, 1.5);
+        e = dmi_build_linear(b, e, 3, 5, "emb", DMI_ACT_NONE);
+        *out =
+            dmi_build_conv(b, x, IN_C, 5, 1, 1, 0, "conv", (dmi_conv_extra){e, DMI_NO_VALUE, DMI_ACT_NONE});
+        return 1;
+    }
     case DMI_OP_FIR: {
         static const int32_t taps[] = {2, 4, 6};
         if (index > 3) return 0;

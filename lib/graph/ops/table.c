@@ -31,6 +31,12 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_fourier_embedding);
     case DMI_OP_FIR:
         return &DMI_R(dmi_op_fir);
+    case DMI_OP_PRECONDITIONING:
+        return &DMI_R(dmi_op_preconditioning);
+    case DMI_OP_SCALE:
+        return &DMI_R(dmi_op_scale);
+    case DMI_OP_ONE_HOT:
+        return &DMI_R(dmi_op_one_hot);
     default:
         return NULL;
     }
