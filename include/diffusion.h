@@ -14,6 +14,7 @@
 #include "diffusion/scheduler.h"
 #include "diffusion/score_sde.h"
 #include "diffusion/sde.h"
+#include "diffusion/sde_gradient.h"
 #include "diffusion/tensor.h"
 #include "diffusion/trainer.h"
 #include "diffusion/types.h"

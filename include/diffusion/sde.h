@@ -77,6 +77,21 @@ typedef int32_t dm_sde_control;
  *  Called on the thread that called dm_sde_solve(), unless parallel_callbacks was set. */
 typedef int32_t (*dm_sde_fn)(double t, int64_t n, const double *x, double *out, void *user);
 
+/** Multiplies a cotangent with the Jacobian of a coefficient, for a block of paths: what dm_sde_gradient() of
+ *  diffusion/sde_gradient.h needs. Both results are added to what is there.
+ *  @param t time
+ *  @param n number of paths in the block
+ *  @param x [d][n] states, borrowed
+ *  @param cotangent shaped like the coefficient's output, borrowed
+ *  @param x_gradient [d][n]: += sum of cotangent times d output / dx, path by path
+ *  @param parameter_gradient [num_parameters]: += sum over paths of cotangent times d output / d parameter;
+ * or NULL: not asked for
+ *  @param user callback_user of the options
+ *  @return 0 on success; anything else stops the call with CALLBACK
+ *  Called on the thread that called the library, unless parallel_callbacks was set. */
+typedef int32_t (*dm_sde_vjp_fn)(double t, int64_t n, const double *x, const double *cotangent,
+                                 double *x_gradient, double *parameter_gradient, void *user);
+
 /** Reports progress on the thread that called dm_sde_solve().
  *  @param paths_done paths that have reached the end
  *  @param paths paths in all
@@ -94,10 +109,16 @@ typedef struct dm_sde_options {
     int32_t parallel_callbacks;   /**< 1: the callbacks may run on several threads at once; default 0 */
     dm_sde_fn drift;              /**< a(x,t); required */
     dm_sde_fn diffusion;          /**< b(x,t); required unless the noise is none */
-    dm_sde_fn derivative;         /**< sum_j b_j db_i/dx_j (diagonal: b_i db_i/dx_i), for Milstein; or NULL */
+    dm_sde_fn derivative;         /**< sum_k sum_j b_jk db_ik/dx_j over noises k and components j (diagonal:
+                                       b_i db_i/dx_i), for Milstein and Ito's adjoint; or NULL */
     void *callback_user;          /**< passed to the callbacks; must live as long as the process */
     const dm_tensor *correlation; /**< f64 [m,m] correlation of the dW: symmetric, unit diagonal, positive
                                        definite; copied; NULL: independent */
+    int64_t num_parameters;       /**< numbers that the coefficients depend on and the functions below
+                                       differentiate by, 0..2^32; default 0 */
+    dm_sde_vjp_fn drift_vjp;      /**< of drift, for dm_sde_gradient(); or NULL */
+    dm_sde_vjp_fn diffusion_vjp;  /**< of diffusion; or NULL */
+    dm_sde_vjp_fn derivative_vjp; /**< of derivative; or NULL */
 } dm_sde_options;
 
 /** Options of dm_sde_solve(). Fill with dm_sde_solve_options_init(). */
@@ -252,6 +273,9 @@ DM_API void dm_sde_destroy(dm_sde *sde);
 DM_API int32_t dm_sde_dim(const dm_sde *sde);
 /** Number of Brownian motions m. @return 0 for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_sde_noise_dim(const dm_sde *sde);
+/** Number of parameters that dm_sde_gradient() differentiates by. @return 0 for NULL. Errors: none. Threads:
+ *  any. Cost: O(1). Since: 0.1 */
+DM_API int64_t dm_sde_num_parameters(const dm_sde *sde);
 
 /** Mean and covariance of x(t) given x(t0) = x0, in closed form: built-in processes; Heston has its mean
  * only.

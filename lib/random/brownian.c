@@ -148,6 +148,16 @@ int dmi_brownian_advance(dmi_brownian *walker) {
     return 1;
 }
 
+void dmi_brownian_seek(dmi_brownian *walker, int64_t k, double h, int32_t level, int64_t leaf) {
+    walker->is_pending = 0;
+    if (walker->W != NULL) memset(walker->W, 0, (size_t)walker->m * (size_t)walker->count * sizeof(double));
+    dmi_brownian_interval(walker, k, h);
+    while (walker->level < level) {
+        dmi_brownian_split(walker);
+        if (leaf >> (level - walker->level) & 1) (void)dmi_brownian_advance(walker);
+    }
+}
+
 static void increment(const dmi_brownian *walker, const double *left, const double *right, const double *H,
                       double *dW, double *U) {
     const int64_t size = walker->m * walker->count;

@@ -43,6 +43,9 @@ void dmi_brownian_init(dmi_brownian *walker, const dmi_noise *noise, int32_t m, 
 void dmi_brownian_begin(dmi_brownian *walker, uint32_t first, int64_t count);
 /* Makes base interval k of length h the current node; W must have come to its left end. */
 void dmi_brownian_interval(dmi_brownian *walker, int64_t k, double h);
+/* Makes node `leaf` of that level in base interval k the current one, from anywhere; W counts from the
+ * interval's left end. */
+void dmi_brownian_seek(dmi_brownian *walker, int64_t k, double h, int32_t level, int64_t leaf);
 /* The left half becomes current, the right half pending. level < levels. */
 void dmi_brownian_split(dmi_brownian *walker);
 /* The pending node on the right becomes current; 0 when the interval is at its end. */

@@ -122,7 +122,8 @@ static void take_given(const dm_tensor *given, int64_t step, int64_t first, int6
 }
 
 /* Increments of the step, before correlation. */
-static void draw(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64_t first, int64_t n) {
+static void draw(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64_t first, int64_t n,
+                 int sequential) {
     const int64_t m = plan->sde->noise_dim;
     const int32_t refine = plan->grid.refine;
     double *U = plan->method->area ? worker->U : NULL;
@@ -133,9 +134,12 @@ static void draw(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64
         if (dmi_sde_takes_areas(plan)) take_given(plan->options.A, step, first, n, m * m, worker->A);
         return;
     }
-    if ((step & ((INT64_C(1) << refine) - 1)) == 0) {
-        const int64_t k = step >> refine;
-        dmi_brownian_interval(&worker->walker, k, fabs(dmi_sde_grid_base_length(&plan->grid, k)));
+    const int64_t k = step >> refine;
+    const double h = fabs(dmi_sde_grid_base_length(&plan->grid, k));
+    if (!sequential) {
+        dmi_brownian_seek(&worker->walker, k, h, refine, step - (k << refine));
+    } else if ((step & ((INT64_C(1) << refine) - 1)) == 0) {
+        dmi_brownian_interval(&worker->walker, k, h);
     }
     while (worker->walker.level < refine) dmi_brownian_split(&worker->walker);
     dmi_brownian_increment(&worker->walker, worker->dW, U);
@@ -159,6 +163,22 @@ static void set_step(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t index, 
     if (step->U != NULL) dmi_sde_correlate(plan->sde, n, worker->U);
 }
 
+void dmi_sde_begin(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t first, int64_t n,
+                   dmi_sde_chunk_result *result) {
+    const uint32_t number = (uint32_t)(plan->options.first_path + first);
+    worker->step.sde = plan->sde;
+    worker->step.failure = &result->failure;
+    worker->step.draws = (dmi_sde_draws){&plan->noise, number, 0};
+    dmi_sde_load_x0(plan, first, n, worker->x);
+    if (!plan->given && plan->sde->noise_dim > 0) dmi_brownian_begin(&worker->walker, number, n);
+}
+
+void dmi_sde_take_step(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64_t first, int64_t n,
+                       int sequential) {
+    draw(plan, worker, step, first, n, sequential);
+    set_step(plan, worker, step, n);
+}
+
 /* A copy of the states is needed when an output lies within the coming step. */
 static int is_between(const dmi_sde_plan *plan, int64_t k, int64_t step) {
     return k < plan->grid.outputs && plan->output_step[k] == step && plan->output_fraction[k] < 1;
@@ -168,12 +188,7 @@ void dmi_sde_run_steps(dmi_sde_plan *plan, int64_t worker_number, int64_t first,
                        dmi_sde_chunk_result *result) {
     dmi_sde_worker *worker = &plan->workers[worker_number];
     const int64_t size = plan->sde->dim * n;
-    const uint32_t number = (uint32_t)(plan->options.first_path + first);
-    worker->step.sde = plan->sde;
-    worker->step.failure = &result->failure;
-    worker->step.draws = (dmi_sde_draws){&plan->noise, number, 0};
-    dmi_sde_load_x0(plan, first, n, worker->x);
-    if (!plan->given && plan->sde->noise_dim > 0) dmi_brownian_begin(&worker->walker, number, n);
+    dmi_sde_begin(plan, worker, first, n, result);
     int64_t k = dmi_sde_emit(plan, worker_number, first, n, 0, 0, worker->x, NULL, DM_DTYPE_F64);
     for (int64_t step = 0; step < plan->grid.steps; step++) {
         result->step = step;
@@ -182,8 +197,7 @@ void dmi_sde_run_steps(dmi_sde_plan *plan, int64_t worker_number, int64_t first,
             return;
         }
         if (is_between(plan, k, step + 1)) memcpy(worker->before, worker->x, (size_t)size * sizeof(double));
-        draw(plan, worker, step, first, n);
-        set_step(plan, worker, step, n);
+        dmi_sde_take_step(plan, worker, step, first, n, 1);
         if (plan->method->step(&worker->step) != 0) return;
         const int64_t bad = dmi_sde_find_bad(worker->x, plan->sde->dim, n);
         if (bad >= 0) {

@@ -135,6 +135,8 @@ dm_status dm_sde_create_brownian(dm_context *context, int32_t dim, double mu, do
     DM_TRY(expect(1, "mu", "a finite number", mu));
     DM_TRY(expect(sigma >= 0, "sigma", "a finite number >= 0", sigma));
     DM_TRY(dm_sde_create_linear(context, dim, 0, mu, sigma, correlation, out));
+    (*out)->form = DMI_SDE_BROWNIAN;
+    (*out)->num_parameters = 2;
 done:
     return status;
 }
@@ -147,6 +149,8 @@ dm_status dm_sde_create_ornstein_uhlenbeck(dm_context *context, int32_t dim, dou
     DM_TRY(expect(1, "mu", "a finite number", mu));
     DM_TRY(expect(sigma >= 0, "sigma", "a finite number >= 0", sigma));
     DM_TRY(dm_sde_create_linear(context, dim, -theta, theta * mu, sigma, correlation, out));
+    (*out)->form = DMI_SDE_ORNSTEIN_UHLENBECK;
+    (*out)->theta = theta;
 done:
     return status;
 }
@@ -221,6 +225,10 @@ static dm_status check_options(const dm_sde_options *options) {
     if (options->diffusion == NULL && options->noise != DM_SDE_NOISE_NONE) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "diffusion: expected a function, got NULL");
     }
+    if (options->num_parameters < 0 || options->num_parameters > INT64_C(1) << 32) {
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "num_parameters: expected 0..2^32, got %lld",
+                        (long long)options->num_parameters);
+    }
     return DM_OK;
 }
 
@@ -258,6 +266,10 @@ dm_status dm_sde_create(dm_context *context, const dm_sde_options *options, dm_s
     (*out)->diffusion = read.diffusion;
     (*out)->derivative = read.derivative;
     (*out)->user = read.callback_user;
+    (*out)->num_parameters = read.num_parameters;
+    (*out)->drift_vjp = read.drift_vjp;
+    (*out)->diffusion_vjp = read.diffusion_vjp;
+    (*out)->derivative_vjp = read.derivative_vjp;
 done:
     return status;
 }
@@ -276,4 +288,8 @@ int32_t dm_sde_dim(const dm_sde *sde) {
 
 int32_t dm_sde_noise_dim(const dm_sde *sde) {
     return sde == NULL ? 0 : sde->noise_dim;
+}
+
+int64_t dm_sde_num_parameters(const dm_sde *sde) {
+    return sde == NULL ? 0 : sde->num_parameters;
 }

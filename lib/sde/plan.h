@@ -78,6 +78,8 @@ typedef struct dmi_sde_worker {
     int64_t chunk_first, chunk_paths;
 } dmi_sde_worker;
 
+typedef struct dmi_sde_gradient dmi_sde_gradient; /* gradient.h */
+
 typedef struct dmi_sde_plan {
     const dm_sde *sde;
     dm_context *context;
@@ -90,6 +92,7 @@ typedef struct dmi_sde_plan {
     int64_t *output_step;    /* [K] */
     double *output_fraction; /* [K] */
     dmi_sde_collector *collector;
+    dmi_sde_gradient *gradient; /* NULL: a solution alone */
     int32_t fused, given, levels;
     int64_t chunk, batch; /* paths */
     int64_t num_workers;
@@ -99,6 +102,13 @@ typedef struct dmi_sde_plan {
     dmi_sde_chunk_result *results; /* of a batch */
     int64_t batch_first;
 } dmi_sde_plan;
+
+/* ---- a call, for a plan whose sde, context, x0, paths, collector and gradient are set ---- */
+
+dm_status dmi_sde_plan_read(dmi_sde_plan *plan, const dm_sde_solve_options *options);
+dm_status dmi_sde_plan_reserve(dmi_sde_plan *plan);
+dm_status dmi_sde_plan_run(dmi_sde_plan *plan, dm_sde_report *report);
+void dmi_sde_plan_free(dmi_sde_plan *plan);
 
 /* ---- what the pieces of a solution call of each other ---- */
 
@@ -115,6 +125,14 @@ void dmi_sde_load_x0(const dmi_sde_plan *plan, int64_t first, int64_t n, double 
 /* dW <- L dW. */
 void dmi_sde_correlate(const dm_sde *sde, int64_t n, double *w);
 
+/* Puts a block at its start: x0, and the Brownian paths at t0. */
+void dmi_sde_begin(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t first, int64_t n,
+                   dmi_sde_chunk_result *result);
+/* Time, length and correlated increments of a step into worker->step. sequential: after the step before it;
+ * else any step, whose bits may differ in the last place when it is part of a bridge. */
+void dmi_sde_take_step(dmi_sde_plan *plan, dmi_sde_worker *worker, int64_t step, int64_t first, int64_t n,
+                       int sequential);
+
 void dmi_sde_fail(dmi_sde_chunk_result *result, dm_status status, int64_t path, const char *what);
 
 /* A chunk from start to end: paths first .. first + n - 1 of the call. */
@@ -126,6 +144,10 @@ void dmi_sde_run_adaptive(dmi_sde_plan *plan, int64_t worker, int64_t first, int
                           dmi_sde_chunk_result *result);
 void dmi_sde_run_adaptive_ode(dmi_sde_plan *plan, int64_t worker, int64_t first, int64_t n,
                               dmi_sde_chunk_result *result);
+/* A chunk forward and back, and the sums of a batch's chunks. */
+void dmi_sde_run_gradient(dmi_sde_plan *plan, int64_t worker, int64_t first, int64_t n,
+                          dmi_sde_chunk_result *result);
+void dmi_sde_gradient_merge(dmi_sde_plan *plan, int64_t chunks);
 /* Coefficients of a fused step of length h. */
 void dmi_sde_fused_step(const dm_sde *sde, int exact, double h, dmi_fused *fused);
 

@@ -5,8 +5,8 @@
 
 enum { STAGES = 7 };
 
-static const double nodes[STAGES] = {0, 1.0 / 5, 3.0 / 10, 4.0 / 5, 8.0 / 9, 1, 1};
-static const double weights[STAGES][STAGES - 1] = {
+const double dmi_sde_dormand_prince_nodes[STAGES] = {0, 1.0 / 5, 3.0 / 10, 4.0 / 5, 8.0 / 9, 1, 1};
+const double dmi_sde_dormand_prince_weights[STAGES][STAGES - 1] = {
     {0},
     {1.0 / 5},
     {3.0 / 40, 9.0 / 40},
@@ -24,11 +24,12 @@ int dmi_sde_dormand_prince(dmi_sde_step *step, double *const stages[7], double *
     for (int s = 1; s < STAGES; s++) {
         for (int64_t i = 0; i < size; i++) {
             double sum = 0;
-            for (int j = 0; j < s; j++) sum += weights[s][j] * stages[j][i];
+            for (int j = 0; j < s; j++) sum += dmi_sde_dormand_prince_weights[s][j] * stages[j][i];
             x1[i] = step->x[i] + step->h * sum;
         }
         if (s == STAGES - 1 && error == NULL) return 0;
-        if (dmi_sde_drift(step, step->t + nodes[s] * step->h, x1, stages[s]) != 0) return -1;
+        if (dmi_sde_drift(step, step->t + dmi_sde_dormand_prince_nodes[s] * step->h, x1, stages[s]) != 0)
+            return -1;
     }
     for (int64_t i = 0; i < size; i++) {
         double sum = 0;

@@ -24,6 +24,9 @@ typedef void (*dmi_sde_moments_fn)(const dm_sde *sde, double elapsed, const doub
 typedef double (*dmi_sde_covariance_fn)(const dm_sde *sde, double elapsed, const double *x0, int32_t i,
                                         int32_t j, double rho);
 
+/* Whose parameters an affine process has: linear's a, c, b, Brownian motion's or Ornstein and Uhlenbeck's. */
+enum { DMI_SDE_LINEAR, DMI_SDE_BROWNIAN, DMI_SDE_ORNSTEIN_UHLENBECK };
+
 enum { DMI_SDE_HOST, DMI_SDE_AFFINE, DMI_SDE_GEOMETRIC, DMI_SDE_CIR, DMI_SDE_HESTON, DMI_SDE_SCORE };
 
 /* A process of diffusion/score_sde.h: the forward equation, or with a score its reversal. */
@@ -47,12 +50,15 @@ struct dm_sde {
     int32_t parallel;                       /* the coefficients may be called on any thread */
     dm_sde_fn drift, diffusion, derivative; /* built-in processes: of this library, user is the process */
     void *user;
-    dmi_sde_exact_fn exact;           /* NULL: none known */
-    dmi_sde_moments_fn moments;       /* NULL: none known */
-    dmi_sde_covariance_fn covariance; /* NULL: none known */
-    double a, c, b;                   /* affine: dx = (a x + c) dt + b dW; geometric: a x dt + b x dW */
-    double kappa, theta, sigma, rho;  /* CIR, Heston */
-    double *correlation, *cholesky;   /* [m][m], lower triangle; NULL: independent */
+    int64_t num_parameters;
+    dm_sde_vjp_fn drift_vjp, diffusion_vjp, derivative_vjp; /* or NULL */
+    dmi_sde_exact_fn exact;                                 /* NULL: none known */
+    dmi_sde_moments_fn moments;                             /* NULL: none known */
+    dmi_sde_covariance_fn covariance;                       /* NULL: none known */
+    int32_t form;                    /* of an affine process: which constructor made it */
+    double a, c, b;                  /* affine: dx = (a x + c) dt + b dW; geometric: a x dt + b x dW */
+    double kappa, theta, sigma, rho; /* CIR, Heston */
+    double *correlation, *cholesky;  /* [m][m], lower triangle; NULL: independent */
     dmi_score_process score;
 };
 
@@ -150,5 +156,12 @@ const double *dmi_sde_noise_row(const dm_sde *sde, int64_t n, const double *w, i
 /* The method of Dormand and Prince: x1[d][n], and error[d][n] unless NULL. stages: 7 vectors; stage 0 holds
  * a(t, x) on entry. */
 int dmi_sde_dormand_prince(dmi_sde_step *step, double *const stages[7], double *x1, double *error);
+extern const double dmi_sde_dormand_prince_nodes[7], dmi_sde_dormand_prince_weights[7][6];
+
+/* Parts of the log-ODE step, log_ode.c. */
+void dmi_sde_log_ode_direction(const dmi_sde_step *step, const double *b, int32_t l, double *v);
+double dmi_sde_log_ode_reach(const dmi_sde_step *step, const double *x, const double *v, int64_t p);
+int dmi_sde_log_ode_advance(dmi_sde_step *step, double t, const double *x, const double *from, double weight,
+                            double *to);
 
 #endif

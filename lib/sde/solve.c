@@ -144,13 +144,13 @@ static void choose_loop(dmi_sde_plan *plan) {
     const dm_sde_solve_options *options = &plan->options;
     const int one_equation = sde->kind == DMI_SDE_AFFINE ||
                              (sde->kind == DMI_SDE_GEOMETRIC && options->method != DM_SDE_METHOD_EXACT);
-    plan->fused = one_equation && sde->cholesky == NULL && !options->adaptive && !plan->given &&
-                  plan->grid.refine == 0 && plan->grid.times == NULL &&
+    plan->fused = one_equation && plan->gradient == NULL && sde->cholesky == NULL && !options->adaptive &&
+                  !plan->given && plan->grid.refine == 0 && plan->grid.times == NULL &&
                   (options->method == DM_SDE_METHOD_EULER_MARUYAMA || options->method == DM_SDE_METHOD_EXACT);
     plan->levels = options->adaptive && sde->noise_dim > 0 ? DMI_SDE_BRIDGE_LEVELS : options->refine;
 }
 
-static dm_status read_plan(dmi_sde_plan *plan, const dm_sde_solve_options *options) {
+dm_status dmi_sde_plan_read(dmi_sde_plan *plan, const dm_sde_solve_options *options) {
     dm_status status = DM_OK;
     DM_TRY(dmi_sde_read_options(options, &plan->options));
     plan->method = dmi_sde_method_of(plan->options.method);
@@ -212,6 +212,7 @@ static void choose_chunk(dmi_sde_plan *plan) {
     if (chunk > CHUNK_MAX && plan->options.chunk == 0) chunk = CHUNK_MAX;
     if (is_path_by_path(plan) && plan->options.chunk == 0) chunk = CHUNK_MIN;
     if (chunk > plan->num_paths) chunk = plan->num_paths;
+    if (plan->gradient != NULL) chunk = CHUNK_MIN;
     chunk = (chunk + DMI_SDE_SLOT_PATHS - 1) / DMI_SDE_SLOT_PATHS * DMI_SDE_SLOT_PATHS;
     if (chunk < CHUNK_MIN) chunk = CHUNK_MIN;
     if (plan->options.adaptive && plan->options.control == DM_SDE_CONTROL_ENSEMBLE)
@@ -286,7 +287,16 @@ static dm_status reserve_outputs(dmi_sde_plan *plan) {
     return DM_OK;
 }
 
-static void free_plan(dmi_sde_plan *plan) {
+dm_status dmi_sde_plan_reserve(dmi_sde_plan *plan) {
+    dm_status status = DM_OK;
+    choose_chunk(plan);
+    DM_TRY(reserve_outputs(plan));
+    DM_TRY(reserve_workers(plan));
+done:
+    return status;
+}
+
+void dmi_sde_plan_free(dmi_sde_plan *plan) {
     dmi_free(plan->context, plan->workers);
     dmi_free(plan->context, plan->results);
     dmi_free(plan->context, plan->memory);
@@ -304,6 +314,8 @@ static void run_chunk(void *arg, int64_t chunk, int32_t worker) {
     *result = (dmi_sde_chunk_result){.failure = {.path = -1}};
     if (dmi_sde_is_cancelled(plan)) {
         result->failure.status = DM_ERROR_CANCELLED;
+    } else if (plan->gradient != NULL) {
+        dmi_sde_run_gradient(plan, worker, first, n, result);
     } else if (plan->fused) {
         dmi_sde_run_fused(plan, worker, first, n, result);
     } else if (plan->options.adaptive && plan->options.method == DM_SDE_METHOD_RK45) {
@@ -360,11 +372,12 @@ static dm_status run_batch(dmi_sde_plan *plan, dm_sde_report *report) {
         }
     }
     dmi_sde_collector_merge(plan->collector, done);
+    if (plan->gradient != NULL) dmi_sde_gradient_merge(plan, chunks);
     report->paths_done += done;
     return status;
 }
 
-static dm_status run_all(dmi_sde_plan *plan, dm_sde_report *report) {
+dm_status dmi_sde_plan_run(dmi_sde_plan *plan, dm_sde_report *report) {
     dm_status status = DM_OK;
     const dm_sde_solve_options *options = &plan->options;
     for (plan->batch_first = 0; plan->batch_first < plan->num_paths; plan->batch_first += plan->batch) {
@@ -393,7 +406,7 @@ static dm_status run_pilot(const dmi_sde_plan *plan, dmi_sde_collector *pilot) {
     pilot->slot_size = 2 * pilot->d;
     if (run.num_paths > DMI_SDE_PILOT_PATHS) run.num_paths = DMI_SDE_PILOT_PATHS;
     DM_TRY(dmi_sde_collector_reserve(pilot, plan->context, plan->batch, 1));
-    DM_TRY(run_all(&run, &report));
+    DM_TRY(dmi_sde_plan_run(&run, &report));
 done:
     return status;
 }
@@ -416,18 +429,16 @@ static dm_status solve(const dm_sde *sde, const dm_tensor *x0, const dm_sde_solv
     dmi_sde_collector collector = {.active = 0};
     dmi_sde_plan plan = {
         .sde = sde, .context = sde->context, .x0 = x0, .paths = paths, .collector = &collector};
-    DM_TRY(read_plan(&plan, options));
+    DM_TRY(dmi_sde_plan_read(&plan, options));
     DM_TRY(dmi_sde_collector_read(&collector, statistics, sde->dim, plan.grid.outputs));
-    choose_chunk(&plan);
-    DM_TRY(reserve_outputs(&plan));
-    DM_TRY(reserve_workers(&plan));
+    DM_TRY(dmi_sde_plan_reserve(&plan));
     DM_TRY(dmi_sde_collector_reserve(&collector, plan.context, plan.batch, plan.num_workers));
     DM_TRY(set_ranges(&plan));
-    status = run_all(&plan, report);
+    status = dmi_sde_plan_run(&plan, report);
     dmi_sde_collector_finish(&collector, status == DM_OK);
 done:
     dmi_sde_collector_free(&collector, plan.context);
-    free_plan(&plan);
+    dmi_sde_plan_free(&plan);
     return status;
 }
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "sde/sde.h"
+#include "sde/gradient.h"
 
 enum { STAGES = 4 };
 
@@ -113,6 +113,32 @@ int dmi_sde_step_sriw1(dmi_sde_step *step) {
 
 int dmi_sde_step_srid2(dmi_sde_step *step) {
     return step_diagonal(step, &srid2);
+}
+
+void dmi_sde_srk_stages(dm_sde_method method, dmi_sde_stages *stages) {
+    static const int32_t factors[4] = {DMI_SDE_BY_DW, DMI_SDE_BY_DOUBLE_ROOT, DMI_SDE_BY_U,
+                                       DMI_SDE_BY_TRIPLE};
+    const tableau *scheme = method == DM_SDE_METHOD_SRIW1 ? &sriw1 : &srid2;
+    int32_t a[STAGES] = {0}, b[STAGES] = {0};
+    for (int s = 0; s < STAGES; s++) {
+        if (scheme->alpha[s] != 0) {
+            a[s] = dmi_sde_add_stage(stages, DMI_SDE_DRIFT, scheme->c0[s]);
+            for (int j = 0; j < s; j++) {
+                if (scheme->a0[s][j] != 0) dmi_sde_add_term(stages, a[j], 0, scheme->a0[s][j]);
+                dmi_sde_add_term(stages, b[j], DMI_SDE_BY_U, scheme->b0[s][j]);
+            }
+        }
+        b[s] = dmi_sde_add_stage(stages, DMI_SDE_DIFFUSION, scheme->c1[s]);
+        for (int j = 0; j < s; j++) {
+            if (scheme->a1[s][j] != 0) dmi_sde_add_term(stages, a[j], 0, scheme->a1[s][j]);
+            dmi_sde_add_term(stages, b[j], DMI_SDE_BY_ROOT, scheme->b1[s][j]);
+        }
+    }
+    dmi_sde_end_stages(stages);
+    for (int s = 0; s < STAGES; s++) {
+        if (scheme->alpha[s] != 0) dmi_sde_add_term(stages, a[s], 0, scheme->alpha[s]);
+        for (int k = 0; k < 4; k++) dmi_sde_add_term(stages, b[s], factors[k], scheme->beta[k][s]);
+    }
 }
 
 /* Scheme SRA1:

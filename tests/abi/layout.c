@@ -195,7 +195,7 @@ _Static_assert(offsetof(dm_sde_likelihood_options, stream) == 64, "stream");
 _Static_assert(offsetof(dm_sde_likelihood_options, first_path) == 72, "first_path");
 _Static_assert(offsetof(dm_sde_likelihood_options, probe) == 80, "probe");
 
-_Static_assert(sizeof(dm_sde_options) >= 64, "dm_sde_options");
+_Static_assert(sizeof(dm_sde_options) >= 96, "dm_sde_options");
 _Static_assert(offsetof(dm_sde_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sde_options, dim) == 4, "dim");
 _Static_assert(offsetof(dm_sde_options, noise_dim) == 8, "noise_dim");
@@ -207,6 +207,10 @@ _Static_assert(offsetof(dm_sde_options, diffusion) == 32, "diffusion");
 _Static_assert(offsetof(dm_sde_options, derivative) == 40, "derivative");
 _Static_assert(offsetof(dm_sde_options, callback_user) == 48, "callback_user");
 _Static_assert(offsetof(dm_sde_options, correlation) == 56, "correlation");
+_Static_assert(offsetof(dm_sde_options, num_parameters) == 64, "num_parameters");
+_Static_assert(offsetof(dm_sde_options, drift_vjp) == 72, "drift_vjp");
+_Static_assert(offsetof(dm_sde_options, diffusion_vjp) == 80, "diffusion_vjp");
+_Static_assert(offsetof(dm_sde_options, derivative_vjp) == 88, "derivative_vjp");
 
 _Static_assert(sizeof(dm_sde_solve_options) >= 192, "dm_sde_solve_options");
 _Static_assert(offsetof(dm_sde_solve_options, struct_size) == 0, "struct_size");
@@ -259,6 +263,10 @@ _Static_assert(offsetof(dm_sde_report, steps) == 16, "steps");
 _Static_assert(offsetof(dm_sde_report, rejected) == 24, "rejected");
 _Static_assert(offsetof(dm_sde_report, bad_path) == 32, "bad_path");
 _Static_assert(offsetof(dm_sde_report, bad_step) == 40, "bad_step");
+
+_Static_assert(sizeof(dm_sde_gradient_options) >= 8, "dm_sde_gradient_options");
+_Static_assert(offsetof(dm_sde_gradient_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_sde_gradient_options, mode) == 4, "mode");
 
 _Static_assert(sizeof(dm_optimizer_options) >= 88, "dm_optimizer_options");
 _Static_assert(offsetof(dm_optimizer_options, struct_size) == 0, "struct_size");
@@ -437,6 +445,8 @@ _Static_assert(DM_SDE_METHOD_RK45 == 14, "value");
 _Static_assert(DM_SDE_METHOD_LOG_ODE == 15, "value");
 _Static_assert(DM_SDE_CONTROL_PATH == 1, "value");
 _Static_assert(DM_SDE_CONTROL_ENSEMBLE == 2, "value");
+_Static_assert(DM_SDE_GRADIENT_BACKPROPAGATION == 1, "value");
+_Static_assert(DM_SDE_GRADIENT_ADJOINT == 2, "value");
 _Static_assert(DM_TENSOR_MAX_RANK == 8, "value");
 _Static_assert(DM_OPTIMIZER_ADAM == 1, "value");
 _Static_assert(DM_OPTIMIZER_ADAMW == 2, "value");
@@ -635,6 +645,7 @@ dm_status dm_sde_create_heston(dm_context *context, double mu, double kappa, dou
 void dm_sde_destroy(dm_sde *sde);
 int32_t dm_sde_dim(const dm_sde *sde);
 int32_t dm_sde_noise_dim(const dm_sde *sde);
+int64_t dm_sde_num_parameters(const dm_sde *sde);
 dm_status dm_sde_moments(const dm_sde *sde, const dm_tensor *x0, double elapsed, dm_tensor *mean, dm_tensor *covariance);
 dm_status dm_sde_evaluate(const dm_sde *sde, double t, const dm_tensor *x, dm_tensor *drift, dm_tensor *diffusion);
 dm_status dm_sde_num_outputs(const dm_sde_solve_options *options, int64_t *count);
@@ -645,6 +656,8 @@ const char *dm_sde_method_name(dm_sde_method method);
 dm_sde_method dm_sde_method_from_name(const char *name);
 const char *dm_sde_noise_name(dm_sde_noise noise);
 dm_sde_noise dm_sde_noise_from_name(const char *name);
+void dm_sde_gradient_options_init(dm_sde_gradient_options *options, uint32_t struct_size);
+dm_status dm_sde_gradient(const dm_sde *sde, const dm_tensor *x0, const dm_sde_solve_options *options, const dm_sde_gradient_options *how, const dm_tensor *output_gradient, dm_tensor *x0_gradient, dm_tensor *parameter_gradient);
 dm_status dm_tensor_create(dm_context *context, dm_dtype dtype, int32_t rank, const int64_t *shape, dm_tensor **out);
 dm_status dm_tensor_wrap(dm_context *context, void *data, dm_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *strides, dm_tensor **out);
 void dm_tensor_destroy(dm_tensor *tensor);

@@ -4,17 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "golden.h"
+#include "golden_torchsde.h"
 
 #define TOLERANCE 1e-10
+/* Of the adjoint cases the file has increments over 100 equal steps, while the reference's solver summed its
+ * times up, to 1 + 3 ulp. Over the difference, 7e-16, a Brownian motion moves by 3e-8: that much of a state
+ * is unknown. */
+#define TOLERANCE_ADJOINT 3e-8
 
-/* ---- the file's functions of d components ---- */
-
-typedef struct equation {
-    golden_array th, a, m; /* [..], [d,d], [d,m] */
-} equation;
-
-/* What is computed below; a file that describes something else is not compared. */
+/* What golden_torchsde_functions.c computes; a file that describes something else is not compared. */
 static const struct {
     const char *key, *formula;
 } formulas[] = {
@@ -24,52 +22,6 @@ static const struct {
     {"additive", "g = M*(1+0.5t)"},
     {"general", "g_ij = M_ij*(1+0.3*sin(y_i))"},
 };
-
-static int32_t drift(double t, int64_t n, const double *y, double *out, void *user) {
-    const equation *e = user;
-    const int64_t d = e->a.shape[0];
-    for (int64_t p = 0; p < n; p++) {
-        for (int64_t i = 0; i < d; i++) {
-            double sum = 0;
-            for (int64_t j = 0; j < d; j++) sum += e->a.values[i * d + j] * y[j * n + p];
-            out[i * n + p] = -e->th.values[0] * y[i * n + p] + 0.3 * tanh(sum) + 0.1 * sin(2 * t);
-        }
-    }
-    return 0;
-}
-
-static int32_t diagonal(double t, int64_t n, const double *y, double *out, void *user) {
-    const equation *e = user;
-    (void)t;
-    for (int64_t i = 0; i < e->a.shape[0] * n; i++) out[i] = 0.5 * e->th.values[1] * y[i] + 0.2 * cos(y[i]);
-    return 0;
-}
-
-/* g dg/dy: component i of g depends on y_i alone, so this holds for one Brownian motion as well. */
-static int32_t diagonal_derivative(double t, int64_t n, const double *y, double *out, void *user) {
-    const equation *e = user;
-    diagonal(t, n, y, out, user);
-    for (int64_t i = 0; i < e->a.shape[0] * n; i++) out[i] *= 0.5 * e->th.values[1] - 0.2 * sin(y[i]);
-    return 0;
-}
-
-static int32_t additive(double t, int64_t n, const double *y, double *out, void *user) {
-    const equation *e = user;
-    (void)y;
-    for (int64_t i = 0; i < e->m.n; i++)
-        for (int64_t p = 0; p < n; p++) out[i * n + p] = e->m.values[i] * (1 + 0.5 * t);
-    return 0;
-}
-
-static int32_t general(double t, int64_t n, const double *y, double *out, void *user) {
-    const equation *e = user;
-    const int64_t columns = e->m.shape[1];
-    (void)t;
-    for (int64_t i = 0; i < e->m.n; i++)
-        for (int64_t p = 0; p < n; p++)
-            out[i * n + p] = e->m.values[i] * (1 + 0.3 * sin(y[i / columns * n + p]));
-    return 0;
-}
 
 static int functions_are_known(golden *g) {
     cJSON *json = golden_metadata(g, "functions");
@@ -85,10 +37,9 @@ static int functions_are_known(golden *g) {
 /* ---- a solver: {"method", "sde_type", "noise_type", "dt", "levy"} ---- */
 
 /* srk: SRA1 for additive noise, SRID2 else. */
-static dm_sde_method method_of(golden *g, const cJSON *json, dm_sde_noise noise) {
+static dm_sde_method method_of(golden *g, const char *name, dm_sde_noise noise) {
     static const char *const same[] = {"milstein",        "heun",   "euler_heun", "midpoint",
                                        "reversible_heun", "log_ode"};
-    const char *name = golden_text(json, "method", "");
     if (strcmp(name, "euler") == 0) return DM_SDE_METHOD_EULER_MARUYAMA;
     if (strcmp(name, "srk") == 0)
         return noise == DM_SDE_NOISE_ADDITIVE ? DM_SDE_METHOD_SRA1 : DM_SDE_METHOD_SRID2;
@@ -98,12 +49,7 @@ static dm_sde_method method_of(golden *g, const cJSON *json, dm_sde_noise noise)
     return 0;
 }
 
-static dm_sde_fn diffusion_of(dm_sde_noise noise) {
-    return noise == DM_SDE_NOISE_ADDITIVE ? additive : noise == DM_SDE_NOISE_GENERAL ? general : diagonal;
-}
-
-static int create(golden *g, const cJSON *json, equation *e, dm_sde_noise noise, dm_sde **out) {
-    const char *calculus = golden_text(json, "sde_type", "");
+static int create(golden *g, const char *calculus, torchsde_equation *e, dm_sde_noise noise, dm_sde **out) {
     const int by_row = noise == DM_SDE_NOISE_SCALAR || noise == DM_SDE_NOISE_DIAGONAL;
     dm_sde_options o;
     dm_sde_options_init(&o, sizeof o);
@@ -111,7 +57,7 @@ static int create(golden *g, const cJSON *json, equation *e, dm_sde_noise noise,
     if (o.calculus != DM_SDE_STRATONOVICH && strcmp(calculus, "ito") != 0)
         golden_unsupported(g, "sde_type \"%s\"", calculus);
     if (!by_row && noise != DM_SDE_NOISE_ADDITIVE && noise != DM_SDE_NOISE_GENERAL)
-        golden_unsupported(g, "noise_type \"%s\"", golden_text(json, "noise_type", ""));
+        golden_unsupported(g, "noise_type \"%s\"", dm_sde_noise_name(noise));
     if (golden_stopped(g) || !golden_get(g, &e->th, "th") || !golden_get(g, &e->a, "A") ||
         !golden_get(g, &e->m, "M"))
         return 0;
@@ -123,10 +69,7 @@ static int create(golden *g, const cJSON *json, equation *e, dm_sde_noise noise,
     o.dim = (int32_t)e->a.shape[0];
     o.noise = noise;
     o.noise_dim = by_row ? 0 : (int32_t)e->m.shape[1];
-    o.drift = drift;
-    o.diffusion = diffusion_of(noise);
-    o.derivative = by_row ? diagonal_derivative : NULL;
-    o.callback_user = e;
+    torchsde_set_functions(&o, e);
     return golden_ok(g, dm_sde_create(NULL, &o, out), "dm_sde_create");
 }
 
@@ -158,37 +101,84 @@ static int read_given(golden *g, const char *name, dm_tensor *tensor, const dm_t
     return 1;
 }
 
-static void solve(golden *g, const cJSON *json, const dm_sde *sde, dm_sde_method method) {
-    golden_array y0, ts, ys;
-    dm_tensor times, dW, U, A;
-    dm_sde_solve_options o;
-    dm_sde_solve_options_init(&o, sizeof o);
-    if (!read_times(g, golden_number(json, "dt", 0), &times) || !golden_get(g, &y0, "y0") ||
-        !golden_get(g, &ts, "ts") || !golden_get(g, &ys, "%s/ys", g->label) ||
-        !read_given(g, "dW", &dW, &o.dW) || !read_given(g, "U", &U, &o.U) || !read_given(g, "A", &A, &o.A))
-        return;
-    if (!o.dW) {
+/* What a solution is given; the tensors are in the case's memory. */
+typedef struct problem {
+    dm_tensor y0, times, output_times, dW, U, A;
+    dm_sde_solve_options options;
+} problem;
+
+static int read_problem(golden *g, const cJSON *json, dm_sde_method method, problem *p) {
+    golden_array y0, ts;
+    dm_sde_solve_options *o = &p->options;
+    dm_sde_solve_options_init(o, sizeof *o);
+    if (!read_times(g, golden_number(json, "dt", 0), &p->times) || !golden_get(g, &y0, "y0") ||
+        !golden_get(g, &ts, "ts") || !read_given(g, "dW", &p->dW, &o->dW) ||
+        !read_given(g, "U", &p->U, &o->U) || !read_given(g, "A", &p->A, &o->A))
+        return 0;
+    if (!o->dW) {
         golden_fail(g, "%s/dW: not in the file", g->label);
-        return;
+        return 0;
     }
-    const dm_tensor start = golden_tensor_of(g, DM_DTYPE_F64, &y0);
-    const dm_tensor wanted = golden_tensor_of(g, DM_DTYPE_F64, &ts);
+    p->y0 = golden_tensor_of(g, DM_DTYPE_F64, &y0);
+    p->output_times = golden_tensor_of(g, DM_DTYPE_F64, &ts);
+    o->method = method;
+    o->times = &p->times;
+    o->output_times = &p->output_times;
+    return 1;
+}
+
+static void solve(golden *g, const dm_sde *sde, const problem *p) {
+    golden_array ys;
+    if (!golden_get(g, &ys, "%s/ys", g->label)) return;
     dm_tensor paths = golden_tensor(g, DM_DTYPE_F64, ys.rank, ys.shape);
-    o.method = method;
-    o.times = &times;
-    o.output_times = &wanted;
-    if (golden_ok(g, dm_sde_solve(sde, &start, &o, &paths, NULL, NULL), "dm_sde_solve"))
+    if (golden_ok(g, dm_sde_solve(sde, &p->y0, &p->options, &paths, NULL, NULL), "dm_sde_solve"))
         golden_compare_tensor(g, "ys", &paths, &ys, 0, TOLERANCE);
+}
+
+/* dL/dy0 and the parameters', th, A and M one after the other, with what the file has of them. */
+static void compare_gradients(golden *g, const torchsde_equation *e, const dm_tensor *y0_gradient,
+                              const dm_tensor *parameter_gradient, double absolute, double relative) {
+    static const char *const names[] = {"th", "A", "M"};
+    const golden_array mine = golden_array_of(g, parameter_gradient), *const parts[] = {&e->th, &e->a, &e->m};
+    golden_array expected;
+    if (!golden_get(g, &expected, "%s/grad_y0", g->label)) return;
+    golden_compare_tensor(g, "grad_y0", y0_gradient, &expected, absolute, relative);
+    for (int64_t i = 0, at = 0; i < 3 && !golden_stopped(g); at += parts[i]->n, i++) {
+        golden_array part = *parts[i];
+        if (i == 2 && !golden_has(g, "%s/grad_M", g->label)) continue;
+        if (!golden_get(g, &expected, "%s/grad_%s", g->label, names[i])) return;
+        part.values = mine.values + at;
+        golden_compare(g, names[i], &part, &expected, absolute, relative);
+    }
+}
+
+/* Through the solver's steps. The case has the solution's name. */
+static void check_gradients(golden *g, const dm_sde *sde, const torchsde_equation *e, const problem *p) {
+    golden_array cotangent;
+    const int64_t count = dm_sde_num_parameters(sde);
+    if (!golden_has(g, "%s/cotangent", g->label) || !golden_get(g, &cotangent, "%s/cotangent", g->label))
+        return;
+    const dm_tensor of_ys = golden_tensor_of(g, DM_DTYPE_F64, &cotangent);
+    dm_tensor of_y0 = golden_tensor(g, DM_DTYPE_F64, 2, p->y0.shape),
+              of_parameters = golden_tensor(g, DM_DTYPE_F64, 1, &count);
+    if (golden_ok(g, dm_sde_gradient(sde, &p->y0, &p->options, NULL, &of_ys, &of_y0, &of_parameters),
+                  "dm_sde_gradient"))
+        compare_gradients(g, e, &of_y0, &of_parameters, TOLERANCE, TOLERANCE);
 }
 
 static void check_solver(golden *g, const cJSON *json) {
     static const char *const keys[] = {"method", "sde_type", "noise_type", "dt", "levy", "note", NULL};
-    equation e;
+    torchsde_equation e;
+    problem p;
     dm_sde *sde = NULL;
     if (!golden_only_keys(g, json, keys) || !functions_are_known(g)) return;
     const dm_sde_noise noise = dm_sde_noise_from_name(golden_text(json, "noise_type", ""));
-    const dm_sde_method method = method_of(g, json, noise);
-    if (!golden_stopped(g) && create(g, json, &e, noise, &sde)) solve(g, json, sde, method);
+    const dm_sde_method method = method_of(g, golden_text(json, "method", ""), noise);
+    if (!golden_stopped(g) && create(g, golden_text(json, "sde_type", ""), &e, noise, &sde) &&
+        read_problem(g, json, method, &p)) {
+        solve(g, sde, &p);
+        if (!golden_stopped(g)) check_gradients(g, sde, &e, &p);
+    }
     dm_sde_destroy(sde);
 }
 
@@ -231,27 +221,59 @@ static void check_geometric(golden *g, const cJSON *json) {
     dm_sde_destroy(sde);
 }
 
-/* ---- gradients ---- */
+/* ---- the adjoint equation: {"loss", "dt"}; the case is named adjoint/SDE_TYPE-METHOD, its noise diagonal
+ * ----
+ */
 
-/* A case of its own, so that the solution's is not hidden. */
-static void report_gradients(golden *g, const char *key) {
-    char prefix[GOLDEN_NAME];
-    if (!golden_has(g, "%s/cotangent", key)) return;
-    snprintf(prefix, sizeof prefix, "%s/grad_", key);
-    golden_mark(g, prefix);
-    snprintf(prefix, sizeof prefix, "%s/cotangent", key);
-    golden_mark(g, prefix);
-    if (!golden_begin(g, "%s gradients", key)) return;
-    golden_unsupported(g, "gradients through a solution: callbacks have no derivatives here");
-    golden_end(g);
+/* Solves forward, compares the end, and differentiates the sum of its squares. */
+static void differentiate_end(golden *g, const dm_sde *sde, const torchsde_equation *e,
+                              const dm_sde_solve_options *o, const dm_tensor *start) {
+    golden_array end;
+    const int64_t count = dm_sde_num_parameters(sde), shape[3] = {1, start->shape[0], start->shape[1]};
+    dm_tensor paths = golden_tensor(g, DM_DTYPE_F64, 3, shape),
+              of_y0 = golden_tensor(g, DM_DTYPE_F64, 2, start->shape),
+              of_parameters = golden_tensor(g, DM_DTYPE_F64, 1, &count);
+    dm_sde_gradient_options how;
+    dm_sde_gradient_options_init(&how, sizeof how);
+    how.mode = DM_SDE_GRADIENT_ADJOINT;
+    if (!golden_get(g, &end, "%s/y_end", g->label) ||
+        !golden_ok(g, dm_sde_solve(sde, start, o, &paths, NULL, NULL), "dm_sde_solve"))
+        return;
+    golden_compare_tensor(g, "y_end", &paths, &end, TOLERANCE_ADJOINT, 0);
+    for (int64_t i = 0; i < end.n; i++) ((double *)paths.data)[i] *= 2;
+    if (!golden_stopped(g) &&
+        golden_ok(g, dm_sde_gradient(sde, start, o, &how, &paths, &of_y0, &of_parameters), "dm_sde_gradient"))
+        compare_gradients(g, e, &of_y0, &of_parameters, TOLERANCE_ADJOINT, 0);
 }
 
-/* Their dW is that of 100 equal steps and not, as above, what the steps of the solver asked for, so that the
- * end state could be reached to about 1e-9 only; and no metadata tell the method. */
-static void check_adjoint(golden *g) {
-    golden_unsupported(
-        g, "gradients by the adjoint equation; the end state comes without the method and without the "
-           "increments of the reference's steps");
+static void check_adjoint(golden *g, const cJSON *json) {
+    static const char *const keys[] = {"loss", "dt", "note", NULL};
+    static const char prefix[] = "adjoint/";
+    const char *rest = g->label + sizeof prefix - 1, *dash = strchr(g->label, '-');
+    char calculus[GOLDEN_NAME];
+    golden_array dW, y0;
+    torchsde_equation e;
+    dm_sde *sde = NULL;
+    dm_sde_solve_options o;
+    dm_sde_solve_options_init(&o, sizeof o);
+    if (!golden_only_keys(g, json, keys) || !functions_are_known(g)) return;
+    if (strncmp(g->label, prefix, sizeof prefix - 1) != 0 || dash == NULL)
+        golden_unsupported(g, "a name other than adjoint/SDE_TYPE-METHOD");
+    if (strcmp(golden_text(json, "loss", ""), "sum(y(1)^2)") != 0)
+        golden_unsupported(g, "loss \"%s\"", golden_text(json, "loss", ""));
+    if (golden_stopped(g)) return;
+    snprintf(calculus, sizeof calculus, "%.*s", (int)(dash - rest), rest);
+    o.method = method_of(g, dash + 1, DM_SDE_NOISE_DIAGONAL);
+    if (golden_stopped(g) || !golden_get(g, &dW, "%s/dW", g->label) || !golden_get(g, &y0, "y0") ||
+        !create(g, calculus, &e, DM_SDE_NOISE_DIAGONAL, &sde))
+        return;
+    const dm_tensor given = golden_tensor_of(g, DM_DTYPE_F64, &dW),
+                    start = golden_tensor_of(g, DM_DTYPE_F64, &y0);
+    o.steps = dW.shape[0];
+    o.t1 = golden_number(json, "dt", 0) * (double)o.steps;
+    o.dW = &given;
+    differentiate_end(g, sde, &e, &o, &start);
+    dm_sde_destroy(sde);
 }
 
 void golden_torchsde(golden *g) {
@@ -262,11 +284,10 @@ void golden_torchsde(golden *g) {
                   geometric = cJSON_HasObjectItem(json, "sigma");
         if ((solver || adjoint || geometric) && golden_begin(g, "%s", key)) {
             if (solver) check_solver(g, json);
-            if (adjoint) check_adjoint(g);
+            if (adjoint) check_adjoint(g, json);
             if (geometric) check_geometric(g, json);
             golden_end(g);
         }
-        if (solver) report_gradients(g, key);
         cJSON_Delete(json);
     }
 }

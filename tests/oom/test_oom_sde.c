@@ -83,6 +83,38 @@ static dm_status walk_adaptive(dm_context *context) {
     return status;
 }
 
+/* Both ways to a gradient of a built-in process. */
+static dm_status walk_gradients(dm_context *context) {
+    double x0 = 1;
+    const int64_t one = 1, two = 2, paths[3] = {1, 100, 1};
+    dm_tensor *start = NULL, *weights = NULL, *of_parameters = NULL;
+    dm_sde *sde = NULL;
+    dm_sde_gradient_options how;
+    dm_sde_solve_options run;
+    dm_status status;
+    dm_sde_gradient_options_init(&how, sizeof how);
+    dm_sde_solve_options_init(&run, sizeof run);
+    run.method = DM_SDE_METHOD_MILSTEIN;
+    run.steps = 6;
+    status = dm_tensor_wrap(context, &x0, DM_DTYPE_F64, 1, &one, NULL, &start);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 3, paths, &weights);
+    if (status == DM_OK) status = dm_tensor_create(context, DM_DTYPE_F64, 1, &two, &of_parameters);
+    if (status == DM_OK) status = dm_sde_create_geometric(context, 1, 0.1, 0.2, NULL, &sde);
+    for (how.mode = DM_SDE_GRADIENT_BACKPROPAGATION; how.mode <= DM_SDE_GRADIENT_ADJOINT; how.mode++) {
+        if (status == DM_OK) status = dm_sde_gradient(sde, start, &run, &how, weights, NULL, of_parameters);
+    }
+    dm_sde_destroy(sde);
+    dm_tensor_destroy(start);
+    dm_tensor_destroy(weights);
+    dm_tensor_destroy(of_parameters);
+    return status;
+}
+
+static void gradients_survive(void **state) {
+    (void)state;
+    sweep(walk_gradients, 20);
+}
+
 static void ensembles_survive(void **state) {
     (void)state;
     sweep(walk_ensemble, 20);
@@ -152,6 +184,7 @@ static void test_scores(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_scores), cmocka_unit_test(ensembles_survive),
-                                       cmocka_unit_test(adaptive_runs_survive)};
+                                       cmocka_unit_test(adaptive_runs_survive),
+                                       cmocka_unit_test(gradients_survive)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
