@@ -354,6 +354,29 @@ static void test_score_loss(void **state) {
     }
 }
 
+/* EDM's Heun steps add noise of variance t_hat^2 - t^2: none at all without churn. */
+static void test_no_churn_is_no_noise(void **state) {
+    enum { STEPS = 18 };
+    (void)state;
+    float noise[STEPS + 1][1][2] = {{{0.5f, -1}}};
+    double quiet[2], loud[2];
+    dm_tensor given = view(noise, DM_DTYPE_F32, 3, STEPS + 1, 1, 2),
+              out = view(quiet, DM_DTYPE_F64, 2, 1, 2, 0);
+    dm_tensor again = view(loud, DM_DTYPE_F64, 2, 1, 2, 0);
+    dm_sde *forward = make_process(3, 2), *reverse = make_reverse(forward, 1);
+    dm_sde_sample_options options;
+    dm_sde_sample_options_init(&options, sizeof options);
+    options.predictor = DM_SDE_PREDICTOR_HEUN;
+    options.steps = STEPS;
+    options.noise = &given;
+    assert_ok(dm_sde_sample(reverse, &options, &out));
+    for (int i = 1; i <= STEPS; i++) noise[i][0][0] = noise[i][0][1] = 1e3f;
+    assert_ok(dm_sde_sample(reverse, &options, &again));
+    assert_memory_equal(quiet, loud, sizeof quiet);
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(forward);
+}
+
 static void test_refuses_bad_processes(void **state) {
     (void)state;
     dm_sde *sde = NULL, *linear = NULL, *forward = make_process(0, 2), *reverse = make_reverse(forward, 0);
@@ -435,6 +458,7 @@ int main(void) {
         cmocka_unit_test(test_samples_stand_alone),
         cmocka_unit_test(test_network_is_a_score),
         cmocka_unit_test(test_score_loss),
+        cmocka_unit_test(test_no_churn_is_no_noise),
         cmocka_unit_test(test_refuses_bad_processes),
         cmocka_unit_test(test_refuses_bad_runs),
     };
