@@ -60,14 +60,18 @@ DEFINE_ROWS(7)
 DEFINE_ROWS(8)
 DEFINE_ROWS(9)
 DEFINE_ROWS(10)
+#define TILES_TO_10(NAME) , NAME##_7, NAME##_8, NAME##_9, NAME##_10
+#else
+#define TILES_TO_10(NAME)
+#endif
+#if defined(__AVX512F__)
 DEFINE_ROWS(11)
 DEFINE_ROWS(12)
 DEFINE_ROWS(13)
 DEFINE_ROWS(14)
-#define LARGE_TILES(NAME)                                                                                    \
-    , NAME##_7, NAME##_8, NAME##_9, NAME##_10, NAME##_11, NAME##_12, NAME##_13, NAME##_14
+#define TILES_TO_14(NAME) , NAME##_11, NAME##_12, NAME##_13, NAME##_14
 #else
-#define LARGE_TILES(NAME)
+#define TILES_TO_14(NAME)
 #endif
 
 typedef void (*rows_fn)(const real *const *rows, const int64_t *taps, int64_t num_taps, int64_t depth,
@@ -75,9 +79,10 @@ typedef void (*rows_fn)(const real *const *rows, const int64_t *taps, int64_t nu
 typedef void (*product_fn)(const real *first, int64_t ld_a, int64_t tiles, int64_t depth, const real *panel,
                            real *c, int64_t ld_c);
 
-static const rows_fn rows_table[MR] = {rows_1, rows_2, rows_3, rows_4, rows_5, rows_6 LARGE_TILES(rows)};
-static const product_fn product_table[MR] = {product_1, product_2, product_3,
-                                             product_4, product_5, product_6 LARGE_TILES(product)};
+#define TILES(NAME)                                                                                          \
+    { NAME##_1, NAME##_2, NAME##_3, NAME##_4, NAME##_5, NAME##_6 TILES_TO_10(NAME) TILES_TO_14(NAME) }
+static const rows_fn rows_table[MR] = TILES(rows);
+static const product_fn product_table[MR] = TILES(product);
 
 void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
                const real *w, real *out, int64_t ld_out) {

@@ -1,5 +1,6 @@
 /* The vector of W reals that the convolution kernels are written in, and the size of their register tile:
- * MR rows x NR = 2 W columns of accumulators, two vectors of weights, one broadcast. */
+ * MR rows x NR = 2 W columns of accumulators, two vectors of weights, one broadcast. AArch64's 32 registers
+ * are not filled: its multiply-add has no memory operand, and compilers load several rows ahead. */
 #ifndef DMI_CONV_VECTOR_H
 #define DMI_CONV_VECTOR_H
 
@@ -9,6 +10,8 @@
 
 #if defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -18,12 +21,20 @@ enum { VECTOR_BYTES = 64, MR = 14 };
 enum { VECTOR_BYTES = 32, MR = 6 };
 #define VECTOR_ALIGN 32
 #elif defined(__aarch64__)
-enum { VECTOR_BYTES = 16, MR = 14 };
+enum { VECTOR_BYTES = 16, MR = 10 };
 #define VECTOR_ALIGN 16
 #else
 enum { VECTOR_BYTES = 16, MR = 6 };
 #define VECTOR_ALIGN 16
 #endif
+
+/* Before a loop over the rows of a tile: unrolls it early enough for the accumulators to become registers. */
+#if defined(__clang__)
+#define UNROLL_ROWS _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_ROWS _Pragma("GCC unroll 16")
+#endif
+
 enum { W = VECTOR_BYTES / (int)sizeof(real), NR = 2 * W };
 
 typedef real vf __attribute__((vector_size(VECTOR_ALIGN)));
@@ -49,6 +60,10 @@ static inline vf vfma(vf a, vf b, vf c) {
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #elif defined(__FMA__)
     return (vf)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__) && DMI_REAL_BITS == 32
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__aarch64__)
+    return (vf)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #else
     return a * b + c;
 #endif
