@@ -1,7 +1,7 @@
 # libdiffusion-api.json: functions, parameters, struct offsets and constants, read from the public headers and
 # measured by a program that the compiler in use made. For authors of bindings.
 find_program(DM_AWK awk)
-if(NOT DM_AWK OR CMAKE_CROSSCOMPILING)
+if(NOT DM_AWK OR (CMAKE_CROSSCOMPILING AND NOT CMAKE_CROSSCOMPILING_EMULATOR))
   return()
 endif()
 file(GLOB DM_PUBLIC_HEADERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/diffusion/*.h)

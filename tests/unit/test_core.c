@@ -495,6 +495,7 @@ static void test_parallel_in_forked_child(void **state) {
 #ifdef UNDER_THREAD_SANITIZER
     skip(); /* it refuses threads in the child of a process that had some */
 #endif
+    if (getenv("DM_TEST_EMULATED") != NULL) skip(); /* nor does qemu-user allow it */
     dm_context *context = NULL;
     const dm_context_options options = options_with(NULL, 3);
     assert_int_equal(dm_context_create(&options, &context), DM_OK);
