@@ -46,7 +46,8 @@ typedef struct dm_context_options {
  *  Errors: none (a NULL or too small struct is left alone). Threads: any. Cost: O(1). Since: 0.1 */
 DM_API void dm_context_options_init(dm_context_options *options, uint32_t struct_size);
 
-/** Creates a context.
+/** Creates a context. A word in the environment variable DM_ISA that names no instruction set is ignored,
+ * with a warning to `log`: see dm_version_string().
  *  @param options NULL for the defaults
  *  @param out [out] the context, owned by the caller, *out = NULL on failure; free with dm_context_destroy()
  *  Errors: INVALID_ARGUMENT (num_threads, alloc without free), VERSION (newer struct with unknown fields in

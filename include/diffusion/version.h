@@ -20,8 +20,10 @@ DM_BEGIN_DECLS
 DM_API int32_t dm_version(void);
 
 /** The same as "major.minor.patch", with the instruction set in use and the BLAS it was linked with, for
- * example "0.1.0 (avx2, openblas)". Ownership: static string. Errors: none. Threads: any. Cost: O(1). Since:
- * 0.1 */
+ * example "0.1.0 (avx2, openblas)". The instruction set is the best that the machine has, but none above the
+ * one that the environment variable DM_ISA names when the library is first used: base, on x86-64 also sse2
+ * (the same), avx2 and avx512, on AArch64 also neon (the same). Ownership: static string. Errors: none.
+ * Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_version_string(void);
 
 DM_END_DECLS

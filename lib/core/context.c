@@ -72,6 +72,12 @@ dm_status dm_context_create(const dm_context_options *options, dm_context **out)
     }
     context_init(context, &read);
     *out = context;
+    const char *unknown = dmi_cpu_isa_unknown();
+    if (unknown != NULL) {
+        dmi_log(context, DM_LOG_WARNING,
+                "DM_ISA (environment): expected " DMI_ISA_WORDS ", got \"%s\"; %s is used", unknown,
+                dmi_cpu_isa_name(dmi_cpu_isa()));
+    }
 done:
     return status;
 }

@@ -55,18 +55,23 @@ typedef void (*dmi_block_fn)(void *arg, int64_t block, int32_t worker);
 void dmi_parallel(dm_context *context, int64_t blocks, dmi_block_fn task, void *arg);
 int32_t dmi_num_workers(const dm_context *context);
 
-/* Instruction set that kernels are chosen for. */
+/* Instruction set that kernels are chosen for; those beyond the base exist on x86-64. */
 enum { DMI_ISA_BASE = 0, DMI_ISA_AVX2 = 1, DMI_ISA_AVX512 = 2 };
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #define DMI_ISA_BASE_NAME "sse2"
+#define DMI_ISA_WORDS     "base, sse2, avx2 or avx512" /* what DM_ISA may hold */
 #elif defined(__aarch64__)
 #define DMI_ISA_BASE_NAME "neon"
+#define DMI_ISA_WORDS     "base or neon"
 #else
 #define DMI_ISA_BASE_NAME "base"
+#define DMI_ISA_WORDS     "base"
 #endif
-/* Best of this machine, capped by the environment variable DM_ISA=base|sse2|avx2|avx512; read once. */
+/* Best of this machine, capped by the environment variable DM_ISA; read once. */
 int dmi_cpu_isa(void);
 const char *dmi_cpu_isa_name(int isa);
+/* What DM_ISA holds when that is none of its words and therefore caps nothing, else NULL. */
+const char *dmi_cpu_isa_unknown(void);
 
 /* Option structs: copies a caller's struct of user_size bytes (its first field) over defaults of known_size
  * bytes. A longer struct is accepted when its unknown tail is all zero, else VERSION. */

@@ -10,7 +10,7 @@
 #include "core/context_impl.h"
 
 static int detect_isa(void) {
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return DMI_ISA_BASE;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -23,12 +23,24 @@ static int detect_isa(void) {
 #endif
 }
 
+static int isa_of(const char *word) {
+    if (strcmp(word, "base") == 0 || strcmp(word, DMI_ISA_BASE_NAME) == 0) return DMI_ISA_BASE;
+#if defined(__x86_64__)
+    if (strcmp(word, "avx2") == 0) return DMI_ISA_AVX2;
+    if (strcmp(word, "avx512") == 0) return DMI_ISA_AVX512;
+#endif
+    return -1;
+}
+
 static int isa_cap(void) {
-    const char *name = getenv("DM_ISA");
-    if (name == NULL) return DMI_ISA_AVX512;
-    if (strcmp(name, "base") == 0 || strcmp(name, "sse2") == 0) return DMI_ISA_BASE;
-    if (strcmp(name, "avx2") == 0) return DMI_ISA_AVX2;
-    return DMI_ISA_AVX512;
+    const char *word = getenv("DM_ISA");
+    const int isa = word != NULL ? isa_of(word) : -1;
+    return isa < 0 ? DMI_ISA_AVX512 : isa;
+}
+
+const char *dmi_cpu_isa_unknown(void) {
+    const char *word = getenv("DM_ISA");
+    return word == NULL || word[0] == 0 || isa_of(word) >= 0 ? NULL : word;
 }
 
 int dmi_cpu_isa(void) {
