@@ -339,10 +339,22 @@ dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps,
     return dmi_build_node(builder, DMI_OP_FIR, x, -1, -1, f, -1, &attr);
 }
 
-dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
-                               double epsilon, const char *name, dmi_value residual, int32_t activation) {
+static dmi_value group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                            double epsilon, const char *name, dmi_value residual, dmi_value modulation,
+                            int32_t activation) {
     int32_t w = dmi_build_param(builder, name, "weight", 1, (int64_t[]){channels}, DMI_INIT_ONES, 0);
     int32_t b = dmi_build_param(builder, name, "bias", 1, (int64_t[]){channels}, DMI_INIT_ZEROS, 0);
     dmi_attr attr = {.groups = groups, .epsilon = epsilon, .activation = activation};
-    return dmi_build_node(builder, DMI_OP_GROUP_NORM, x, residual, -1, w, b, &attr);
+    return dmi_build_node(builder, DMI_OP_GROUP_NORM, x, residual, modulation, w, b, &attr);
+}
+
+dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                               double epsilon, const char *name, dmi_value residual, int32_t activation) {
+    return group_norm(builder, x, channels, groups, epsilon, name, residual, DMI_NO_VALUE, activation);
+}
+
+dmi_value dmi_build_group_norm_modulated(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                                         double epsilon, const char *name, dmi_value modulation,
+                                         int32_t activation) {
+    return group_norm(builder, x, channels, groups, epsilon, name, DMI_NO_VALUE, modulation, activation);
 }

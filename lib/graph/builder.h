@@ -82,6 +82,11 @@ dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps,
 dmi_value dmi_build_group_norm(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
                                double epsilon, const char *name, dmi_value residual, int32_t activation);
 
+/* act(group_norm(x) (1 + s) + t) with the two halves s, t of modulation [2 * channels]; activation NONE, RELU
+ * or SILU. */
+dmi_value dmi_build_group_norm_modulated(dmi_builder *builder, dmi_value x, int32_t channels, int32_t groups,
+                                         double epsilon, const char *name, dmi_value modulation,
+                                         int32_t activation);
 /* Softmax attention of the pixels of `queries` over those of `keys`, each [heads * dim] a pixel; values
  * [heads * dim_v]. */
 dmi_value dmi_build_attention(dmi_builder *builder, dmi_value queries, dmi_value keys, dmi_value values,

@@ -27,7 +27,9 @@ typedef struct DMI_R(dmi_group_norm) {
     int64_t batch, pixels, c, groups;
     double epsilon;
     const real *gamma, *beta; /* [c], NULL: 1 and 0 */
-    int32_t activation;       /* NONE, RELU, or SILU (then without residual) */
+    const real *modulation; /* [batch][2][c]: a scale s and a shift t that make gamma (1 + s) and beta (1 + s)
+                               + t of gamma and beta; NULL: none */
+    int32_t activation;     /* NONE, RELU, or SILU (then without residual) */
 } DMI_R(dmi_group_norm);
 
 /* What backward of attention reads and writes; NULL gradients are left out. */
@@ -89,11 +91,11 @@ typedef struct DMI_R(dmi_kernels) {
      * backward: the mean, what its rounding lost (x - mean cancels where the variance is small), rstd. */
     void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                const real *residual, real *y, real *mean_rstd, void *scratch);
-    /* dx, dresidual = or +=; dgamma, dbeta +=; NULL parts are left out. */
+    /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. */
     void (*group_norm_backward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                 const real *y, const real *mean_rstd, const real *dy, real *dx,
                                 int accumulate_dx, real *dresidual, int accumulate_dresidual, real *dgamma,
-                                real *dbeta, void *scratch);
+                                real *dbeta, real *dmodulation, int accumulate_dmodulation, void *scratch);
     size_t (*group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
 
     /* ---- attention (hot/attention.c) ---- */

@@ -335,8 +335,16 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         return 1;
     }
     case DMI_OP_GROUP_NORM: {
-        if (index > 3) return 0;
-        static const int32_t activation[] = {DMI_ACT_NONE, DMI_ACT_RELU, DMI_ACT_SILU, DMI_ACT_RELU};
+        if (index > 5) return 0;
+        static const int32_t activation[] = {DMI_ACT_NONE, DMI_ACT_RELU, DMI_ACT_SILU,
+                                             DMI_ACT_RELU, DMI_ACT_SILU, DMI_ACT_NONE};
+        if (index > 3) { /* the modulation fans out in the second */
+            dmi_value e = dmi_build_embedding(b, dmi_build_label_input(b, 3), 4, 2 * IN_C, "table");
+            *out = dmi_build_group_norm_modulated(b, x, IN_C, 2, 1e-3, "norm", e, activation[index]);
+            if (index == 5)
+                *out = dmi_build_group_norm_modulated(b, *out, IN_C, 1, 1e-3, "norm2", e, DMI_ACT_SILU);
+            return 1;
+        }
         dmi_value residual =
             index == 3 ? dmi_build_conv(b, x, IN_C, IN_C, 1, 1, 0, "r", plain) : DMI_NO_VALUE;
         *out =

@@ -1,4 +1,4 @@
-/* group_norm: y = act(gamma (x - mean) rstd + beta + residual), inputs x, residual; see
+/* group_norm: y = act(gamma (x - mean) rstd + beta + residual), inputs x, residual, modulation [2 c]; see
  * kernels/hot/group_norm.c. */
 #include "graph/ops/ops.h"
 
@@ -8,6 +8,9 @@ static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shap
                         (long long)in_shape[0].c, node->attr.groups);
     if (node->inputs[1] >= 0 && !dmi_same_shape(in_shape[0], in_shape[1]))
         return dmi_fail(DM_ERROR_SHAPE, "group_norm: residual does not fit");
+    if (node->inputs[2] >= 0 && dmi_elements(in_shape[2]) != 2 * in_shape[0].c)
+        return dmi_fail(DM_ERROR_SHAPE, "group_norm: modulation must have %lld numbers, got %lld",
+                        (long long)(2 * in_shape[0].c), (long long)dmi_elements(in_shape[2]));
     *out_shape = in_shape[0];
     return DM_OK;
 }
@@ -20,6 +23,7 @@ static DMI_R(dmi_group_norm) norm_of(const dmi_call *call) {
                                    .epsilon = call->node->attr.epsilon,
                                    .gamma = call->param[0],
                                    .beta = call->param[1],
+                                   .modulation = call->in[2],
                                    .activation = call->node->attr.activation};
 }
 
@@ -44,8 +48,9 @@ static void backward(const dmi_call *call) {
     const DMI_R(dmi_group_norm) norm = norm_of(call);
     k->group_norm_backward(call->context, &norm, call->in[0], call->out, call->saved, call->dout,
                            call->din[0], call->accumulate[0], call->din[1], call->accumulate[1],
-                           call->dparam[0], call->dparam[1], call->scratch);
+                           call->dparam[0], call->dparam[1], call->din[2], call->accumulate[2],
+                           call->scratch);
 }
 
 const dmi_op DMI_R(dmi_op_group_norm) = DMI_OP_ROW("group_norm", infer, sizes, dmi_no_pack, forward, backward,
-                                                   DMI_KEEP_IN0 | DMI_KEEP_OUT, 3);
+                                                   DMI_KEEP_IN0 | DMI_KEEP_IN2 | DMI_KEEP_OUT, 7);

@@ -19,7 +19,8 @@ void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_no
 void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
                                     const real *y, const real *mean_rstd, const real *dy, real *dx,
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
-                                    real *dgamma, real *dbeta, void *scratch);
+                                    real *dgamma, real *dbeta, real *dmodulation, int accumulate_dmodulation,
+                                    void *scratch);
 size_t DMI_K(dmi_group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
 void DMI_K(dmi_fir_down)(dm_context *context, const DMI_R(dmi_fir) * fir, const real *large, real *small,
                          int accumulate);

@@ -2,6 +2,9 @@
  *
  *   x_hat = (x - mean_g) rstd_g,  z = gamma x_hat + beta + residual,  y = act(z)
  *
+ * With a modulation (s, t) of each image, gamma (1 + s) and beta (1 + s) + t stand for gamma and beta
+ * (Dhariwal and Nichol 2021, sec. 3.1, "adaptive group normalization").
+ *
  * Backward, n = pixels * c / groups, dz = dy act'(z), u = dz gamma:
  *   dx = rstd (u - mean_g(u) - x_hat mean_g(u x_hat)),  dgamma = sum dz x_hat,  dbeta = sum dz
  *
@@ -38,7 +41,7 @@ size_t DMI_K(dmi_group_norm_scratch)(int64_t batch, int64_t c, int32_t workers) 
     return ((size_t)(batch * 2 * c) * sizeof(double) + 63) / 64 * 64 + (size_t)workers * worker_bytes(c);
 }
 
-static channel_work work_of(const norm_job *job, int32_t worker) {
+static channel_work work_of(const norm_job *job, int64_t image, int32_t worker) {
     const int64_t c = job->norm->c;
     channel_work w;
     w.sum1 = (double *)(void *)(job->work + (size_t)worker * worker_bytes(c));
@@ -53,6 +56,13 @@ static channel_work work_of(const norm_job *job, int32_t worker) {
     for (int64_t i = 0; i < c; i++) {
         w.gamma[i] = job->norm->gamma ? job->norm->gamma[i] : 1;
         w.beta[i] = job->norm->beta ? job->norm->beta[i] : 0;
+    }
+    if (job->norm->modulation) {
+        const real *s = job->norm->modulation + image * 2 * c, *t = s + c;
+        for (int64_t i = 0; i < c; i++) {
+            w.gamma[i] *= 1 + s[i];
+            w.beta[i] = w.beta[i] * (1 + s[i]) + t[i];
+        }
     }
     return w;
 }
@@ -125,7 +135,7 @@ static void forward_image(void *arg, int64_t image, int32_t worker) {
     const int64_t c = norm->c, pixels = norm->pixels, groups = norm->groups, width = c / groups;
     const real *x = job->x + image * pixels * c, *in = job->in ? job->in + image * pixels * c : NULL;
     real *y = job->out + image * pixels * c;
-    const channel_work w = work_of(job, worker);
+    const channel_work w = work_of(job, image, worker);
     sum_channels(&w, x, pixels, c);
     group_means(w.sum1, c, groups, pixels);
     for (int64_t i = 0; i < c; i++) w.mean[i] = (real)w.sum1[i];
@@ -231,7 +241,7 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
     const int64_t c = norm->c, pixels = norm->pixels, width = c / norm->groups, first = image * pixels * c;
     const real *x = job->x + first, *y = job->y + first, *dy = job->dy + first;
     const int32_t activation = norm->activation;
-    const channel_work w = work_of(job, worker);
+    const channel_work w = work_of(job, image, worker);
     double *sums = job->image_sums + image * 2 * c;
     for (int64_t i = 0; i < c; i++) {
         const real *saved = job->mean_rstd + (image * norm->groups + i / width) * 3;
@@ -268,10 +278,31 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
         input_gradient(job, &w, first, DMI_ACT_NONE, job->accumulate_dx);
 }
 
+/* From an image's sums, which are the gradients of the gamma and beta that it saw. */
+static void parameter_gradients(const DMI_R(dmi_group_norm) * norm, int64_t image, const double *sums,
+                                real *dgamma, real *dbeta, real *dmodulation, int accumulate) {
+    const int64_t c = norm->c;
+    const real *s = norm->modulation ? norm->modulation + image * 2 * c : NULL;
+    for (int64_t i = 0; i < c; i++) {
+        const double factor = s ? 1 + (double)s[i] : 1;
+        if (dbeta) dbeta[i] += (real)(factor * sums[i]);
+        if (dgamma) dgamma[i] += (real)(factor * sums[c + i]);
+    }
+    if (!dmodulation) return;
+    real *ds = dmodulation + image * 2 * c, *dt = ds + c;
+    for (int64_t i = 0; i < c; i++) {
+        const double gamma = norm->gamma ? (double)norm->gamma[i] : 1;
+        const double beta = norm->beta ? (double)norm->beta[i] : 0;
+        store(ds, i, (real)(gamma * sums[c + i] + beta * sums[i]), accumulate);
+        store(dt, i, (real)sums[i], accumulate);
+    }
+}
+
 void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
                                     const real *y, const real *mean_rstd, const real *dy, real *dx,
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
-                                    real *dgamma, real *dbeta, void *scratch) {
+                                    real *dgamma, real *dbeta, real *dmodulation, int accumulate_dmodulation,
+                                    void *scratch) {
     norm_job job = {.norm = norm,
                     .x = x,
                     .y = y,
@@ -285,11 +316,7 @@ void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_n
     memcpy(&job.mean_rstd, &mean_rstd, sizeof mean_rstd);
     job.work = (char *)scratch + ((size_t)(norm->batch * 2 * norm->c) * sizeof(double) + 63) / 64 * 64;
     dmi_parallel(context, norm->batch, backward_image, &job);
-    for (int64_t b = 0; b < norm->batch; b++) {
-        const double *sums = job.image_sums + b * 2 * norm->c;
-        for (int64_t i = 0; i < norm->c; i++) {
-            if (dbeta) dbeta[i] += (real)sums[i];
-            if (dgamma) dgamma[i] += (real)sums[norm->c + i];
-        }
-    }
+    for (int64_t b = 0; b < norm->batch; b++)
+        parameter_gradients(norm, b, job.image_sums + b * 2 * norm->c, dgamma, dbeta, dmodulation,
+                            accumulate_dmodulation);
 }
