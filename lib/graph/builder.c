@@ -256,11 +256,12 @@ dmi_value dmi_build_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_
                           &(dmi_attr){.out_c = out, .activation = activation});
 }
 
-dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
-                         int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra) {
+static dmi_value conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
+                      int32_t stride, int32_t pad, int32_t pad_end, const char *name, int32_t rank,
+                      dmi_conv_extra extra) {
     const int64_t area = (int64_t)kernel * kernel, fan_in = in_c * area;
     int32_t w =
-        layer_weight(builder, name, 4, (int64_t[]){out_c, in_c, kernel, kernel}, fan_in, out_c * area);
+        layer_weight(builder, name, rank, (int64_t[]){out_c, in_c, kernel, kernel}, fan_in, out_c * area);
     int32_t b = layer_bias(builder, name, out_c, fan_in);
     dmi_attr attr = {.kernel_h = kernel,
                      .kernel_w = kernel,
@@ -270,10 +271,28 @@ dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_
                      .pad_w = pad,
                      .dilation_h = 1,
                      .dilation_w = 1,
+                     .pad_end_h = pad_end,
+                     .pad_end_w = pad_end,
                      .groups = 1,
                      .out_c = out_c,
                      .activation = extra.activation};
     return dmi_build_node(builder, DMI_OP_CONV2D, x, extra.image_bias, extra.residual, w, b, &attr);
+}
+
+dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
+                         int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra) {
+    return conv(builder, x, in_c, out_c, kernel, stride, pad, 0, name, 4, extra);
+}
+
+dmi_value dmi_build_conv_padded(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
+                                int32_t kernel, int32_t stride, int32_t pad, int32_t pad_end,
+                                const char *name, dmi_conv_extra extra) {
+    return conv(builder, x, in_c, out_c, kernel, stride, pad, pad_end, name, 4, extra);
+}
+
+dmi_value dmi_build_pixel_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                                 dmi_conv_extra extra) {
+    return conv(builder, x, in, out, 1, 1, 0, 0, name, 2, extra);
 }
 
 dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
@@ -307,6 +326,32 @@ dmi_value dmi_build_activation(dmi_builder *builder, dmi_value x, int32_t activa
 
 dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t activation) {
     return dmi_build_node(builder, DMI_OP_ADD, a, b, -1, -1, -1, &(dmi_attr){.activation = activation});
+}
+
+dmi_value dmi_build_add_scaled(dmi_builder *builder, dmi_value a, dmi_value b, double scale) {
+    if (scale == 1) return dmi_build_add(builder, a, b, DMI_ACT_NONE);
+    return dmi_build_node(builder, DMI_OP_ADD, a, b, -1, -1, -1,
+                          &(dmi_attr){.activation = DMI_ACT_NONE, .scale = scale});
+}
+
+dmi_value dmi_build_affine(dmi_builder *builder, dmi_value x, double scale, double shift) {
+    return dmi_build_node(builder, DMI_OP_AFFINE, x, -1, -1, -1, -1,
+                          &(dmi_attr){.scale = scale, .shift = shift});
+}
+
+dmi_value dmi_build_divide(dmi_builder *builder, dmi_value x, dmi_value s) {
+    return dmi_build_node(builder, DMI_OP_DIVIDE, x, s, -1, -1, -1, NULL);
+}
+
+dmi_value dmi_build_upsample(dmi_builder *builder, dmi_value x, int32_t factor) {
+    return dmi_build_node(
+        builder, DMI_OP_RESIZE, x, -1, -1, -1, -1,
+        &(dmi_attr){.resize_mode = DMI_RESIZE_NEAREST, .stride_h = factor, .stride_w = factor});
+}
+
+dmi_value dmi_build_avg_pool(dmi_builder *builder, dmi_value x, int32_t size) {
+    dmi_attr attr = {.kernel_h = size, .kernel_w = size, .stride_h = size, .stride_w = size};
+    return dmi_build_node(builder, DMI_OP_AVG_POOL, x, -1, -1, -1, -1, &attr);
 }
 
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b) {

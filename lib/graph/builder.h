@@ -66,11 +66,28 @@ typedef struct dmi_conv_extra {
 /* Square kernel, stride and padding; parameters name.weight, name.bias. */
 dmi_value dmi_build_conv(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c, int32_t kernel,
                          int32_t stride, int32_t pad, const char *name, dmi_conv_extra extra);
+/* The same with `pad_end` rows and columns of zeros behind the last ones, besides `pad` on every side. */
+dmi_value dmi_build_conv_padded(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
+                                int32_t kernel, int32_t stride, int32_t pad, int32_t pad_end,
+                                const char *name, dmi_conv_extra extra);
+/* A linear layer of every pixel: a 1x1 convolution whose weight has a linear layer's shape [out,in]. */
+dmi_value dmi_build_pixel_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                                 dmi_conv_extra extra);
 dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
                                    int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
                                    const char *name, dmi_conv_extra extra);
 dmi_value dmi_build_activation(dmi_builder *builder, dmi_value x, int32_t activation);
 dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t activation);
+/* scale (a + b) */
+dmi_value dmi_build_add_scaled(dmi_builder *builder, dmi_value a, dmi_value b, double scale);
+/* scale x + shift */
+dmi_value dmi_build_affine(dmi_builder *builder, dmi_value x, double scale, double shift);
+/* x / s, s one number a sample; x alone has a gradient. */
+dmi_value dmi_build_divide(dmi_builder *builder, dmi_value x, dmi_value s);
+/* Each pixel becomes factor x factor pixels. */
+dmi_value dmi_build_upsample(dmi_builder *builder, dmi_value x, int32_t factor);
+/* The mean of size x size pixels. */
+dmi_value dmi_build_avg_pool(dmi_builder *builder, dmi_value x, int32_t size);
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
 /* Doubles or halves the image's sides with a FIR filter, every channel alone; parameter name [1,1,taps,taps],
  * not trained, at first the binomial filter. down: y = conv(x, filter, stride 2, pad); up: 4 times the

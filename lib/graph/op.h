@@ -35,6 +35,11 @@ typedef enum dmi_op_id {
     DMI_OP_PRECONDITIONING,
     DMI_OP_SCALE,
     DMI_OP_ONE_HOT,
+    DMI_OP_RESIZE,
+    DMI_OP_AVG_POOL,
+    DMI_OP_MAX_POOL,
+    DMI_OP_AFFINE,
+    DMI_OP_DIVIDE,
     DMI_OP_COUNT
 } dmi_op_id;
 
@@ -43,9 +48,13 @@ typedef struct dmi_head_layout {
     int32_t at, head_step, step;
 } dmi_head_layout;
 
+/* How resize interpolates. */
+enum { DMI_RESIZE_NEAREST = 0, DMI_RESIZE_BILINEAR, DMI_RESIZE_BILINEAR_CORNERS };
+
 /* Constants of a node; an op reads the ones it documents. */
 typedef struct dmi_attr {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+    int32_t pad_end_h, pad_end_w; /* conv2d: rows and columns of zeros behind the last, besides pad */
     int32_t output_pad_h, output_pad_w;
     int32_t groups;
     int32_t out_c;
@@ -61,6 +70,8 @@ typedef struct dmi_attr {
     dmi_precondition precondition;
     dmi_coefficient coefficient; /* preconditioning */
     double gain;                 /* one_hot */
+    int32_t resize_mode, resize_h, resize_w;
+    double scale, shift; /* affine; scale also of add, 0: 1 */
 } dmi_attr;
 
 typedef struct dmi_node {

@@ -78,6 +78,9 @@ typedef struct DMI_R(dmi_kernels) {
                                 const real *y, const real *dy, real *dx, int accumulate);
     /* y = a + b, then ReLU when activation says so. */
     void (*add)(dm_context *context, int32_t activation, int64_t n, const real *a, const real *b, real *y);
+    /* y = or += scale (a + b) + shift; b NULL: without. */
+    void (*combine)(dm_context *context, int64_t n, double scale, const real *a, const real *b, double shift,
+                    real *y, int accumulate);
     /* y = or += x */
     void (*copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
     /* Undoes a dmi_epilogue, over [batch][pixels][c]: dz = dy where y > 0 (in place; y NULL: no activation),

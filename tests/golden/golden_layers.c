@@ -77,10 +77,38 @@ static int read_plain(golden *g, const cJSON *json, layer *l) {
     return golden_only_keys(g, json, keys);
 }
 
+/* "... x3" or "... to 7x5" */
+static int read_resize(golden *g, const cJSON *json, layer *l) {
+    const char *op = golden_text(json, "op", ""), *by = strstr(op, " x"), *to = strstr(op, " to ");
+    dmi_attr *a = &l->attr;
+    a->resize_mode = DMI_RESIZE_NEAREST;
+    if (strncmp(op, "bilinear", 8) == 0)
+        a->resize_mode = strstr(op, "align_corners True") ? DMI_RESIZE_BILINEAR_CORNERS : DMI_RESIZE_BILINEAR;
+    if (to && sscanf(to, " to %dx%d", &a->resize_h, &a->resize_w) == 2) return read_plain(g, json, l);
+    if (!by || sscanf(by, " x%d", &a->stride_h) != 1) golden_unsupported(g, "operation \"%s\"", op);
+    a->stride_w = a->stride_h;
+    return !golden_stopped(g) && read_plain(g, json, l);
+}
+
+/* "... k3 s2 p1 ..." */
+static int read_pool(golden *g, const cJSON *json, layer *l) {
+    const char *size = strstr(golden_text(json, "op", ""), " k");
+    dmi_attr *a = &l->attr;
+    if (!size || sscanf(size, " k%d s%d p%d", &a->kernel_h, &a->stride_h, &a->pad_h) < 2) {
+        golden_unsupported(g, "a pool without window and stride");
+        return 0;
+    }
+    a->kernel_w = a->kernel_h;
+    a->stride_w = a->stride_h;
+    a->pad_w = a->pad_h;
+    return read_plain(g, json, l);
+}
+
 /* ---- a network of one node ---- */
 
 static int is_image(const layer *l) {
-    return l->op == DMI_OP_CONV2D || l->op == DMI_OP_CONV_TRANSPOSE2D || l->op == DMI_OP_GROUP_NORM;
+    return l->op == DMI_OP_CONV2D || l->op == DMI_OP_CONV_TRANSPOSE2D || l->op == DMI_OP_GROUP_NORM ||
+           l->op == DMI_OP_RESIZE || l->op == DMI_OP_AVG_POOL || l->op == DMI_OP_MAX_POOL;
 }
 
 static dm_net *build(golden *g, const layer *l, int64_t channels) {
@@ -260,6 +288,10 @@ static const struct {
     {"conv2d", DMI_OP_CONV2D, 0, read_conv, node_case},
     {"conv_transpose2d", DMI_OP_CONV_TRANSPOSE2D, 0, read_conv, node_case},
     {"group_norm", DMI_OP_GROUP_NORM, 0, read_group_norm, node_case},
+    {"nearest*", DMI_OP_RESIZE, 0, read_resize, node_case},
+    {"bilinear*", DMI_OP_RESIZE, 0, read_resize, node_case},
+    {"avg_pool2d*", DMI_OP_AVG_POOL, 0, read_pool, node_case},
+    {"max_pool2d*", DMI_OP_MAX_POOL, 0, read_pool, node_case},
     {"linear", DMI_OP_LINEAR, 0, read_plain, node_case},
     {"relu", DMI_OP_ACTIVATION, DMI_ACT_RELU, read_plain, node_case},
     {"silu", DMI_OP_ACTIVATION, DMI_ACT_SILU, read_plain, node_case},
@@ -279,13 +311,19 @@ static int is_regression(const char *op, dm_loss_type *type, double *delta) {
     return *type != 0;
 }
 
+/* A name that ends in * is a beginning. */
+static int is_named(const char *op, const char *name) {
+    const char *star = strchr(name, '*');
+    return star ? strncmp(op, name, (size_t)(star - name)) == 0 : strcmp(op, name) == 0;
+}
+
 static void operation(golden *g, const cJSON *json) {
     const char *op = golden_text(json, "op", "");
     dm_loss_type type;
     double delta;
     for (int i = 0; i < NUM_ROWS; i++) {
         layer l = {.op = rows[i].node};
-        if (strcmp(op, rows[i].op) != 0) continue;
+        if (!is_named(op, rows[i].op)) continue;
         l.attr.activation = rows[i].activation;
         if (!read_arrays(g, json, &l) || !rows[i].read(g, json, &l)) return;
         if (rows[i].check == node_case && !golden_get(g, &l.x, "%s/in/x", g->label)) return;

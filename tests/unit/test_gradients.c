@@ -182,6 +182,23 @@ static dmi_value conv_case(dmi_builder *b, dmi_value x, const dmi_attr *attr, in
 
 enum { CASES_PER_OP = 6, IN_C = 4 };
 
+/* Down and up again, or the other way round; x fans out. */
+static int resampling_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value *out) {
+    static const dmi_attr back = {.resize_mode = DMI_RESIZE_NEAREST, .resize_h = 6, .resize_w = 8};
+    static const dmi_attr resize[] = {
+        {.resize_mode = DMI_RESIZE_NEAREST, .stride_h = 2, .stride_w = 3},
+        {.resize_mode = DMI_RESIZE_BILINEAR, .stride_h = 2, .stride_w = 2},
+        {.resize_mode = DMI_RESIZE_BILINEAR, .resize_h = 5, .resize_w = 11},
+        {.resize_mode = DMI_RESIZE_BILINEAR_CORNERS, .resize_h = 9, .resize_w = 3}};
+    static const dmi_attr pool[] = {{.kernel_h = 2, .kernel_w = 2, .stride_h = 2, .stride_w = 2},
+                                    {.kernel_h = 3, .kernel_w = 2, .stride_h = 1, .stride_w = 2, .pad_h = 1}};
+    if (index > (op == DMI_OP_RESIZE ? 3 : 1)) return 0;
+    dmi_value y =
+        dmi_build_node(b, op, x, -1, -1, -1, -1, op == DMI_OP_RESIZE ? &resize[index] : &pool[index]);
+    *out = dmi_build_add(b, dmi_build_node(b, DMI_OP_RESIZE, y, -1, -1, -1, -1, &back), x, DMI_ACT_NONE);
+    return 1;
+}
+
 /* Keys and queries in one value in three orders; a value at two places; fewer keys than queries and a mask.
  */
 static dmi_value attention_case(dmi_builder *b, int index, dmi_value x) {
@@ -275,7 +292,14 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
             *out = dmi_build_conv_transpose(b, half, 7, 3, 3, 2, 1, 1, "back", plain);
             return 1;
         }
-        if (index > 4) return 0;
+        if (index == 5) { /* zeros behind the last pixels only; brought back to size */
+            dmi_value half = dmi_build_conv_padded(b, x, IN_C, 7, 3, 2, 0, 1, "half", plain);
+            dmi_value wide = dmi_build_upsample(b, half, 2);
+            *out_c = 3;
+            *out = dmi_build_pixel_linear(b, wide, 7, 3, "back", plain);
+            return 1;
+        }
+        if (index > 5) return 0;
         *out_c = attrs[index].out_c;
         *out = conv_case(b, x, &attrs[index], 0, IN_C);
         return 1;
@@ -322,9 +346,10 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         *out = dmi_build_activation(b, x, DMI_ACT_RELU + index);
         return 1;
     case DMI_OP_ADD: {
-        if (index > 1) return 0;
+        if (index > 2) return 0;
         dmi_value y = dmi_build_conv(b, x, IN_C, IN_C, 1, 1, 0, "conv", plain);
         *out = dmi_build_add(b, y, x, index ? DMI_ACT_RELU : DMI_ACT_NONE);
+        if (index == 2) *out = dmi_build_add_scaled(b, y, x, 0.75);
         return 1;
     }
     case DMI_OP_CONCAT: {
@@ -399,6 +424,18 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         *out = dmi_build_add(b, dmi_build_fir(b, half, 1, k, (k - 1) / 2, "up"), x, DMI_ACT_NONE);
         return 1;
     }
+    case DMI_OP_RESIZE:
+    case DMI_OP_AVG_POOL:
+    case DMI_OP_MAX_POOL:
+        return resampling_case(b, op, index, x, out);
+    case DMI_OP_AFFINE:
+        if (index > 0) return 0;
+        *out = dmi_build_add(b, dmi_build_affine(b, x, 0.625, -1.5), x, DMI_ACT_NONE);
+        return 1;
+    case DMI_OP_DIVIDE:
+        if (index > 0) return 0;
+        *out = dmi_build_add(b, dmi_build_divide(b, x, dmi_build_time_input(b)), x, DMI_ACT_NONE);
+        return 1;
     default:
         return 0;
     }

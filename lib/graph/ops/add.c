@@ -1,4 +1,4 @@
-/* add: y = act(a + b), activation NONE or RELU; da = db = dy act'. */
+/* add: y = act(a + b), activation NONE or RELU, or scale (a + b); da = db = dy act', or scale dy. */
 #include "graph/ops/ops.h"
 
 static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape) {
@@ -11,17 +11,26 @@ static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shap
 
 static void forward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
-    k->add(call->context, call->node->attr.activation, call->batch * dmi_elements(call->out_shape),
-           call->in[0], call->in[1], call->out);
+    const dmi_attr *a = &call->node->attr;
+    const int64_t n = call->batch * dmi_elements(call->out_shape);
+    if (a->scale != 0)
+        k->combine(call->context, n, a->scale, call->in[0], call->in[1], 0, call->out, 0);
+    else
+        k->add(call->context, a->activation, n, call->in[0], call->in[1], call->out);
 }
 
 static void backward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const int64_t n = call->batch * dmi_elements(call->out_shape);
-    for (int i = 1; i >= 0; i--)
-        if (call->din[i])
-            k->activation_backward(call->context, call->node->attr.activation, n, NULL, call->out, call->dout,
-                                   call->din[i], call->accumulate[i]);
+    const dmi_attr *a = &call->node->attr;
+    for (int i = 1; i >= 0; i--) {
+        if (!call->din[i]) continue;
+        if (a->scale != 0)
+            k->combine(call->context, n, a->scale, call->dout, NULL, 0, call->din[i], call->accumulate[i]);
+        else
+            k->activation_backward(call->context, a->activation, n, NULL, call->out, call->dout, call->din[i],
+                                   call->accumulate[i]);
+    }
 }
 
 const dmi_op DMI_R(dmi_op_add) = DMI_OP_ROW("add", infer, dmi_no_sizes, dmi_no_pack, forward, backward,

@@ -3,20 +3,22 @@
  * = dz, dx and dW are the two convolutions of dz with W and with x. */
 #include "graph/ops/ops.h"
 
+/* pad_end: what is padded behind the last pixel of the input, or of the output when transposed, besides pad.
+ */
 static int64_t out_size(int64_t in, int32_t kernel, int32_t stride, int32_t pad, int32_t dilation,
-                        int32_t output_pad, int transposed) {
+                        int32_t pad_end, int transposed) {
     const int64_t extent = (int64_t)dilation * (kernel - 1) + 1;
-    if (transposed) return (in - 1) * stride - 2 * (int64_t)pad + extent + output_pad;
-    return (in + 2 * (int64_t)pad - extent) / stride + 1;
+    if (transposed) return (in - 1) * stride - 2 * (int64_t)pad + extent + pad_end;
+    return (in + 2 * (int64_t)pad + pad_end - extent) / stride + 1;
 }
 
 static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape) {
     const dmi_attr *a = &node->attr;
     const int transposed = node->op == DMI_OP_CONV_TRANSPOSE2D;
-    out_shape->h = out_size(in_shape[0].h, a->kernel_h, a->stride_h, a->pad_h, a->dilation_h, a->output_pad_h,
-                            transposed);
-    out_shape->w = out_size(in_shape[0].w, a->kernel_w, a->stride_w, a->pad_w, a->dilation_w, a->output_pad_w,
-                            transposed);
+    out_shape->h = out_size(in_shape[0].h, a->kernel_h, a->stride_h, a->pad_h, a->dilation_h,
+                            transposed ? a->output_pad_h : a->pad_end_h, transposed);
+    out_shape->w = out_size(in_shape[0].w, a->kernel_w, a->stride_w, a->pad_w, a->dilation_w,
+                            transposed ? a->output_pad_w : a->pad_end_w, transposed);
     out_shape->c = a->out_c;
     if (out_shape->h < 1 || out_shape->w < 1)
         return dmi_fail(DM_ERROR_SHAPE, "conv2d: an image of %lld x %lld is smaller than the kernel",

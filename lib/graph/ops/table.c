@@ -37,6 +37,16 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_scale);
     case DMI_OP_ONE_HOT:
         return &DMI_R(dmi_op_one_hot);
+    case DMI_OP_RESIZE:
+        return &DMI_R(dmi_op_resize);
+    case DMI_OP_AVG_POOL:
+        return &DMI_R(dmi_op_avg_pool);
+    case DMI_OP_MAX_POOL:
+        return &DMI_R(dmi_op_max_pool);
+    case DMI_OP_AFFINE:
+        return &DMI_R(dmi_op_affine);
+    case DMI_OP_DIVIDE:
+        return &DMI_R(dmi_op_divide);
     default:
         return NULL;
     }

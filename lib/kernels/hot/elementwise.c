@@ -13,6 +13,7 @@ typedef struct element_job {
     int64_t n;
     const real *a, *b, *c;
     real *out;
+    real scale, shift;
 } element_job;
 
 static int64_t block_end(int64_t block, int64_t n) {
@@ -107,6 +108,27 @@ void DMI_K(dmi_add)(dm_context *context, int32_t activation, int64_t n, const re
                     real *y) {
     element_job job = {.activation = activation, .n = n, .a = a, .b = b, .out = y};
     run(context, add_block, &job);
+}
+
+static void combine_block(void *arg, int64_t block, int32_t worker) {
+    const element_job *job = arg;
+    const real *a = job->a, *b = job->b, scale = job->scale, shift = job->shift;
+    real *y = job->out;
+    const int64_t begin = block * BLOCK, end = block_end(block, job->n);
+    (void)worker;
+    if (b)
+        for (int64_t i = begin; i < end; i++)
+            y[i] = scale * (a[i] + b[i]) + (job->accumulate ? y[i] + shift : shift);
+    else
+        for (int64_t i = begin; i < end; i++) y[i] = scale * a[i] + (job->accumulate ? y[i] + shift : shift);
+}
+
+void DMI_K(dmi_combine)(dm_context *context, int64_t n, double scale, const real *a, const real *b,
+                        double shift, real *y, int accumulate) {
+    element_job job = {.accumulate = accumulate, .n = n, .a = a, .b = b, .out = y};
+    job.scale = (real)scale;
+    job.shift = (real)shift;
+    run(context, combine_block, &job);
 }
 
 static void copy_block(void *arg, int64_t block, int32_t worker) {

@@ -10,6 +10,8 @@ void DMI_K(dmi_activation_backward)(dm_context *context, int32_t activation, int
                                     const real *y, const real *dy, real *dx, int accumulate);
 void DMI_K(dmi_add)(dm_context *context, int32_t activation, int64_t n, const real *a, const real *b,
                     real *y);
+void DMI_K(dmi_combine)(dm_context *context, int64_t n, double scale, const real *a, const real *b,
+                        double shift, real *y, int accumulate);
 void DMI_K(dmi_copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
 void DMI_K(dmi_epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c,
                                   const real *y, real *dz, real *dbias, real *dimage_bias, int accumulate,

@@ -18,6 +18,7 @@ const DMI_R(dmi_kernels) DMI_K(dmi_kernels_table) = {
     .activation_forward = DMI_K(dmi_activation_forward),
     .activation_backward = DMI_K(dmi_activation_backward),
     .add = DMI_K(dmi_add),
+    .combine = DMI_K(dmi_combine),
     .copy = DMI_K(dmi_copy),
     .epilogue_backward = DMI_K(dmi_epilogue_backward),
     .group_norm_forward = DMI_K(dmi_group_norm_forward),
