@@ -19,6 +19,7 @@
 #include "diffusion/trainer.h"
 #include "diffusion/types.h"
 #include "diffusion/unet.h"
+#include "diffusion/unet2d.h"
 #include "diffusion/version.h"
 
 #endif

@@ -190,6 +190,17 @@ DM_API dm_status dm_session_forward(dm_session *session, const dm_tensor *x, con
  *  Errors: STATE (no forward before, INFER session), INVALID_ARGUMENT, SHAPE, DTYPE. Threads: session
  * exclusive. Cost: about two forwards. Since: 0.1 */
 DM_API dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm_tensor *grad_x);
+/** Says what dropout leaves out in the following forwards, and off. A number is left out as a function of
+ * (seed, step, layer, sample of the step, number of the sample): the same for any number of threads and any
+ * cut of a step into batches. A session starts with seed 0, step 0, first_sample 0; dm_trainer sets all three
+ * itself. Networks without dropout are not concerned.
+ *  @param session a session of mode DM_SESSION_TRAIN (INFER never leaves out anything)
+ *  @param seed of the numbers
+ *  @param step below 2^40; negative: nothing is left out, to evaluate the network as it will be used
+ *  @param first_sample 0..2^31-1: number in the step of the first sample of a batch
+ *  Errors: INVALID_ARGUMENT, STATE (INFER session). Threads: session exclusive. Cost: O(1). Since: 0.1 */
+DM_API dm_status dm_session_set_dropout(dm_session *session, uint64_t seed, int64_t step,
+                                        int64_t first_sample);
 /** Sets all parameter gradients to zero.
  *  @param session a session of mode DM_SESSION_TRAIN
  *  Errors: INVALID_ARGUMENT, STATE. Threads: session exclusive. Cost: O(weights). Since: 0.1 */

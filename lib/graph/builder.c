@@ -339,6 +339,15 @@ dmi_value dmi_build_affine(dmi_builder *builder, dmi_value x, double scale, doub
                           &(dmi_attr){.scale = scale, .shift = shift});
 }
 
+dmi_value dmi_build_dropout(dmi_builder *builder, dmi_value x, double probability) {
+    if (probability == 0 || builder->status) return x;
+    int32_t number = 0;
+    for (int32_t n = 0; n < builder->net->num_nodes; n++)
+        number += builder->net->nodes[n].op == DMI_OP_DROPOUT;
+    return dmi_build_node(builder, DMI_OP_DROPOUT, x, -1, -1, -1, -1,
+                          &(dmi_attr){.number = number, .probability = probability});
+}
+
 dmi_value dmi_build_divide(dmi_builder *builder, dmi_value x, dmi_value s) {
     return dmi_build_node(builder, DMI_OP_DIVIDE, x, s, -1, -1, -1, NULL);
 }

@@ -82,6 +82,8 @@ dmi_value dmi_build_add(dmi_builder *builder, dmi_value a, dmi_value b, int32_t 
 dmi_value dmi_build_add_scaled(dmi_builder *builder, dmi_value a, dmi_value b, double scale);
 /* scale x + shift */
 dmi_value dmi_build_affine(dmi_builder *builder, dmi_value x, double scale, double shift);
+/* Dropout with that probability; x itself for 0. */
+dmi_value dmi_build_dropout(dmi_builder *builder, dmi_value x, double probability);
 /* x / s, s one number a sample; x alone has a gradient. */
 dmi_value dmi_build_divide(dmi_builder *builder, dmi_value x, dmi_value s);
 /* Each pixel becomes factor x factor pixels. */

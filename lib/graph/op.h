@@ -40,6 +40,7 @@ typedef enum dmi_op_id {
     DMI_OP_MAX_POOL,
     DMI_OP_AFFINE,
     DMI_OP_DIVIDE,
+    DMI_OP_DROPOUT,
     DMI_OP_COUNT
 } dmi_op_id;
 
@@ -71,6 +72,8 @@ typedef struct dmi_attr {
     dmi_coefficient coefficient; /* preconditioning */
     double gain;                 /* one_hot */
     int32_t resize_mode, resize_h, resize_w;
+    int32_t number;      /* dropout: counts those of the network */
+    double probability;  /* dropout: of leaving a number out */
     double scale, shift; /* affine; scale also of add, 0: 1 */
 } dmi_attr;
 
@@ -80,6 +83,13 @@ typedef struct dmi_node {
     int32_t params[DMI_NODE_PARAMS]; /* parameter numbers, -1: absent */
     dmi_attr attr;
 } dmi_node;
+
+/* What the next forward pass draws: numbers of samples first_sample, ... of a step; step < 0: nothing is left
+ * out. */
+typedef struct dmi_dropout {
+    uint64_t seed;
+    int64_t step, first_sample;
+} dmi_dropout;
 
 /* Everything a row's functions see. Pointers are `real *` of the row's element type. */
 typedef struct dmi_call {
@@ -99,6 +109,7 @@ typedef struct dmi_call {
     void *din[DMI_NODE_INPUTS]; /* NULL: not wanted */
     int accumulate[DMI_NODE_INPUTS];
     void *dparam[DMI_NODE_PARAMS]; /* NULL: absent */
+    const dmi_dropout *dropout;
 } dmi_call;
 
 /* Bytes that a node needs besides its output. */

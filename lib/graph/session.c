@@ -81,7 +81,8 @@ static void connect(dm_session *s) {
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),
                            .packed = s->packed ? s->packed + np->packed : NULL,
-                           .dout = at(s->arena, np->gradient)};
+                           .dout = at(s->arena, np->gradient),
+                           .dropout = &s->dropout_used};
         for (int i = 0; i < DMI_NODE_INPUTS; i++) {
             if (node->inputs[i] < 0) continue;
             const dmi_node_plan *from = &s->plan.nodes[node->inputs[i]];
@@ -139,6 +140,7 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     s->net = net;
     s->options = o;
     s->dtype = o.compute_dtype;
+    s->dropout.step = o.mode == DM_SESSION_TRAIN ? 0 : -1;
     s->kernels = dmi_kernels_get_f32();
     if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
     s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
@@ -259,6 +261,7 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
     DM_TRY(check_real(s, out, "out", batch, s->output_shape));
     dmi_exec_pack(s);
     fill_inputs(s, x, t, labels);
+    s->dropout_used = s->dropout;
     dmi_exec_forward(s, batch);
     dmi_border_out(s->calls[s->net->output_node].out, s->dtype, s->output_shape, out);
     s->forward_batch = batch;
@@ -281,6 +284,20 @@ dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm
     s->forward_batch = 0; /* backward has overwritten parts of the arena */
 done:
     return status;
+}
+
+dm_status dm_session_set_dropout(dm_session *session, uint64_t seed, int64_t step, int64_t first_sample) {
+    if (!session) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
+    if (session->options.mode != DM_SESSION_TRAIN)
+        return dmi_fail(DM_ERROR_STATE, "session: dropout needs a session of mode DM_SESSION_TRAIN");
+    if (step >= INT64_C(1) << 40)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "step: expected less than 2^40, got %lld",
+                        (long long)step);
+    if (first_sample < 0 || first_sample >= INT64_C(1) << 31)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "first_sample: expected 0..2^31-1, got %lld",
+                        (long long)first_sample);
+    session->dropout = (dmi_dropout){seed, step, first_sample};
+    return DM_OK;
 }
 
 dm_status dm_session_zero_grad(dm_session *session) {

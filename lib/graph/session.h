@@ -13,6 +13,7 @@ struct dm_session {
     const void *kernels;
     dmi_shape input_shape, output_shape;
     dmi_plan plan;
+    dmi_dropout dropout, dropout_used; /* of the next forward, and of the last, which its backward repeats */
     char *arena, *packed;
     void *weights;             /* f64 only: the net's weights, converted; else NULL */
     void *gradients;           /* TRAIN: [flat_size] of dtype */

@@ -7,6 +7,7 @@
 
 #include "diffusion/unet.h"
 #include "graph/net.h"
+#include "io/json.h"
 #include "models/models.h"
 
 static void append(dmi_text *text, const char *format, const char *key, const char *value) {
@@ -37,6 +38,14 @@ void dmi_text_add_list(dmi_text *text, const char *key, const int32_t *values, i
         snprintf(number, sizeof number, "%d", values[i]);
         append(text, "%s%s", i ? "," : "", number);
     }
+}
+
+void dmi_text_add_number(dmi_text *text, const char *key, double value) {
+    char number[32];
+    snprintf(number, sizeof number, "%.17g", value);
+    for (char *at = number; *at; at++) /* the decimal point's spelling is the locale's */
+        if (!strchr("+-0123456789e", *at)) *at = '.';
+    dmi_text_add_word(text, key, number);
 }
 
 int dmi_text_is(const char *text, const char *name) {
@@ -71,6 +80,15 @@ dm_status dmi_text_int(const char *text, const char *key, int32_t low, int32_t h
     return read_number(key, &at, low, high, value);
 }
 
+dm_status dmi_text_number(const char *text, const char *key, double *value) {
+    const char *at = find(text, key);
+    if (!at) return dmi_fail(DM_ERROR_FORMAT, "architecture: %s is missing", key);
+    dmi_json json = {at, at, at + strcspn(at, " ")};
+    if (dmi_json_real(&json, value) || json.cursor != json.end)
+        return dmi_fail(DM_ERROR_FORMAT, "architecture: %s must be a number", key);
+    return DM_OK;
+}
+
 dm_status dmi_text_word(const char *text, const char *key, char *value, size_t size) {
     const char *at = find(text, key);
     if (!at) return dmi_fail(DM_ERROR_FORMAT, "architecture: %s is missing", key);
@@ -99,6 +117,7 @@ dm_status dmi_net_from_architecture(dm_context *context, const char *text, dm_ne
     *out = NULL;
     if (!text) return dmi_fail(DM_ERROR_FORMAT, "architecture: the file does not say which network it holds");
     if (dmi_text_is(text, "unet")) return dmi_unet_from_text(context, text, out);
+    if (dmi_text_is(text, "unet2d")) return dmi_unet2d_from_text(context, text, out);
     if (dmi_text_is(text, "mlp")) return dmi_mlp_from_text(context, text, out);
     return dmi_fail(DM_ERROR_UNSUPPORTED, "architecture: this library does not know \"%.40s\"", text);
 }

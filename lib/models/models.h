@@ -6,6 +6,7 @@
 #include "diffusion/net.h"
 
 dm_status dmi_unet_from_text(dm_context *context, const char *text, dm_net **out);
+dm_status dmi_unet2d_from_text(dm_context *context, const char *text, dm_net **out);
 dm_status dmi_mlp_from_text(dm_context *context, const char *text, dm_net **out);
 
 #endif

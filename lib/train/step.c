@@ -198,6 +198,7 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
     }
     if (t == NULL) draw_t(trainer, begin_draw(trainer, DMI_PURPOSE_T, trainer->step, first_image));
     drop_labels(trainer, begin_draw(trainer, DMI_PURPOSE_LABEL_DROPOUT, trainer->step, first_image));
+    DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, trainer->step, first_image));
     DM_TRY(predict(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
     DM_TRY(check_loss(value, "loss", trainer->step));
     const dm_tensor grad_out = net_view(trainer, trainer->target);
@@ -251,6 +252,7 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
     dm_tensor *labels =
         trainer->net->num_classes > 0 && dmi_dataset_has_labels(data) ? trainer->labels : NULL;
     double sum = 0.0, value = 0.0;
+    DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, -1, 0));
     for (int64_t i = 0; i < count; i++) {
         if (data->next != NULL) {
             DM_TRY(dm_dataset_next(data, trainer->x0, labels));

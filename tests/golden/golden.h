@@ -112,6 +112,8 @@ void golden_compare_posterior(golden *g, const dm_scheduler *scheduler, const go
 int golden_lecture_unet(golden *g, int32_t in_channels, int32_t out_channels, const int32_t *channels,
                         int32_t num_levels, const char *skips, dm_net **out);
 
+/* diffusers' UNet2DModel of a config.json; 0 as above. */
+int golden_unet2d(golden *g, const cJSON *config, dm_net **out);
 /* A case of golden_layers() that has tensors of its own. */
 void golden_attention(golden *g, const cJSON *json);
 

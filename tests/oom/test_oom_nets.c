@@ -11,6 +11,7 @@
 
 #include "diffusion.h"
 #include "oom/oom_support.h"
+#include "unit/unet2d_support.h"
 
 static const int32_t widths[] = {4, 8};
 
@@ -40,6 +41,22 @@ static dm_status walk_unet(dm_context *context) {
     if (!status) status = dm_session_backward(session, x, x);
     dm_tensor_destroy(t);
     dm_tensor_destroy(x);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    return status;
+}
+
+static dm_status walk_unet2d(dm_context *context) {
+    const dm_unet2d_options options = tiny_unet2d(1);
+    dm_session_options train;
+    dm_net *net = NULL;
+    dm_session *session = NULL;
+    dm_session_options_init(&train, sizeof train);
+    train.mode = DM_SESSION_TRAIN;
+    train.batch = 2;
+    train.height = train.width = 8;
+    dm_status status = dm_unet2d_create(context, &options, &net);
+    if (!status) status = dm_session_create(net, &train, &session);
     dm_session_destroy(session);
     dm_net_destroy(net);
     return status;
@@ -96,6 +113,10 @@ static void test_unet(void **state) {
     (void)state;
     sweep(walk_unet, 10);
 }
+static void test_unet2d(void **state) {
+    (void)state;
+    sweep(walk_unet2d, 10);
+}
 static void test_mlp_in_double(void **state) {
     (void)state;
     sweep(walk_mlp_in_double, 10);
@@ -106,7 +127,7 @@ static void test_sampling(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unet), cmocka_unit_test(test_mlp_in_double),
-                                       cmocka_unit_test(test_sampling)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unet), cmocka_unit_test(test_unet2d),
+                                       cmocka_unit_test(test_mlp_in_double), cmocka_unit_test(test_sampling)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

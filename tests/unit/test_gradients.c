@@ -18,6 +18,7 @@
 #include "graph/builder.h"
 #include "kernels/activation.h"
 #include "random/random.h"
+#include "unit/unet2d_support.h"
 
 #define STEP      0x1p-16
 #define TOLERANCE 2e-7
@@ -424,6 +425,10 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         *out = dmi_build_add(b, dmi_build_fir(b, half, 1, k, (k - 1) / 2, "up"), x, DMI_ACT_NONE);
         return 1;
     }
+    case DMI_OP_DROPOUT:
+        if (index > 0) return 0;
+        *out = dmi_build_add(b, dmi_build_dropout(b, dmi_build_dropout(b, x, 0.25), 0.5), x, DMI_ACT_NONE);
+        return 1;
     case DMI_OP_RESIZE:
     case DMI_OP_AVG_POOL:
     case DMI_OP_MAX_POOL:
@@ -548,6 +553,19 @@ static void test_unets(void **state) {
     }
 }
 
+static void test_unet2ds(void **state) {
+    (void)state;
+    for (int index = 0; index < NUM_TINY_UNET2D; index++) {
+        const dm_unet2d_options o = tiny_unet2d(index);
+        dm_net *net;
+        probe p;
+        assert_int_equal(dm_unet2d_create(NULL, &o, &net), DM_OK);
+        open_probe(&p, net, 2, 8, 4);
+        check_gradients(&p, net->architecture, 3);
+        close_probe(&p);
+    }
+}
+
 /* Gradients of two backward calls add up, and zero_grad clears them. */
 static void test_accumulation(void **state) {
     const int32_t channels[] = {4, 8};
@@ -579,6 +597,7 @@ int main(void) {
         cmocka_unit_test(test_mlp),
         cmocka_unit_test(test_time_embedding_gradient),
         cmocka_unit_test(test_unets),
+        cmocka_unit_test(test_unet2ds),
         cmocka_unit_test(test_accumulation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* embedding: row number `label` of the table; label -1 takes the last row (the null class). */
+/* embedding: row number `label` of the table; -1, and what is no row, takes the last (the null class). */
 #include <string.h>
 
 #include "graph/ops/ops.h"
@@ -12,7 +12,8 @@ static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shap
 
 static int64_t row_of(const dmi_call *call, int64_t b) {
     const real *label = call->in[0];
-    return label[b] < 0 ? call->node->attr.groups - 1 : (int64_t)label[b];
+    const int64_t rows = call->node->attr.groups;
+    return label[b] >= 0 && label[b] < (real)rows ? (int64_t)label[b] : rows - 1;
 }
 
 static void forward(const dmi_call *call) {

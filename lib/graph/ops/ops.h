@@ -5,12 +5,28 @@
 #include "graph/op.h"
 #include "kernels/kernels.h"
 
-extern const dmi_op DMI_R(dmi_op_input), DMI_R(dmi_op_time_embedding), DMI_R(dmi_op_embedding),
-    DMI_R(dmi_op_linear), DMI_R(dmi_op_conv2d), DMI_R(dmi_op_conv_transpose2d), DMI_R(dmi_op_activation),
-    DMI_R(dmi_op_add), DMI_R(dmi_op_concat), DMI_R(dmi_op_group_norm), DMI_R(dmi_op_attention),
-    DMI_R(dmi_op_fourier_embedding), DMI_R(dmi_op_fir), DMI_R(dmi_op_preconditioning), DMI_R(dmi_op_scale),
-    DMI_R(dmi_op_one_hot), DMI_R(dmi_op_resize), DMI_R(dmi_op_avg_pool), DMI_R(dmi_op_max_pool),
-    DMI_R(dmi_op_affine), DMI_R(dmi_op_divide);
+extern const dmi_op DMI_R(dmi_op_input);
+extern const dmi_op DMI_R(dmi_op_time_embedding);
+extern const dmi_op DMI_R(dmi_op_embedding);
+extern const dmi_op DMI_R(dmi_op_linear);
+extern const dmi_op DMI_R(dmi_op_conv2d);
+extern const dmi_op DMI_R(dmi_op_conv_transpose2d);
+extern const dmi_op DMI_R(dmi_op_activation);
+extern const dmi_op DMI_R(dmi_op_add);
+extern const dmi_op DMI_R(dmi_op_concat);
+extern const dmi_op DMI_R(dmi_op_group_norm);
+extern const dmi_op DMI_R(dmi_op_attention);
+extern const dmi_op DMI_R(dmi_op_dropout);
+extern const dmi_op DMI_R(dmi_op_resize);
+extern const dmi_op DMI_R(dmi_op_avg_pool);
+extern const dmi_op DMI_R(dmi_op_max_pool);
+extern const dmi_op DMI_R(dmi_op_affine);
+extern const dmi_op DMI_R(dmi_op_divide);
+extern const dmi_op DMI_R(dmi_op_fourier_embedding);
+extern const dmi_op DMI_R(dmi_op_fir);
+extern const dmi_op DMI_R(dmi_op_preconditioning);
+extern const dmi_op DMI_R(dmi_op_scale);
+extern const dmi_op DMI_R(dmi_op_one_hot);
 
 static inline int64_t dmi_pixels(dmi_shape shape) {
     return shape.h * shape.w;

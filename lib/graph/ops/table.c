@@ -47,6 +47,8 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_affine);
     case DMI_OP_DIVIDE:
         return &DMI_R(dmi_op_divide);
+    case DMI_OP_DROPOUT:
+        return &DMI_R(dmi_op_dropout);
     default:
         return NULL;
     }

@@ -1,0 +1,244 @@
+/* The UNet of Ho et al. 2020 in the variants of diffusers' UNet2DModel. With three levels (numbers are
+ * levels, d and u the changes of size, h(k) what is kept for the way up):
+ *
+ *   x -> conv_in -+-> res -+-> res -+-> d -+-> res -+-> ... -> res -+-> middle
+ *                 |        |        |      |        |               |      |
+ *   out <- conv_out <- res <- res <- res <- u <- res <- ...  <- res <------+
+ *
+ * Each residual block on the way up gets one value of the way down, the latest first, concatenated to its
+ * input. */
+#include "models/unet2d.h"
+
+#include <stdio.h>
+
+#include "graph/builder.h"
+#include "kernels/activation.h"
+
+enum { NAME_SIZE = 64 };
+
+/* What every block needs to know. */
+typedef struct unet {
+    dmi_builder *b;
+    const dm_unet2d_options *o;
+    dmi_value emb; /* act(conditioning) */
+    int32_t emb_dim;
+    dmi_value kept[DMI_UNET2D_MAX_KEPT]; /* of the way down */
+    int32_t kept_c[DMI_UNET2D_MAX_KEPT];
+    int32_t num_kept;
+} unet;
+
+static const dmi_conv_extra plain = {DMI_NO_VALUE, DMI_NO_VALUE, DMI_ACT_NONE};
+
+static const char *join(char name[NAME_SIZE], const char *prefix, const char *suffix) {
+    snprintf(name, NAME_SIZE, "%.40s.%.20s", prefix, suffix);
+    return name;
+}
+
+static const char *numbered(char name[NAME_SIZE], const char *list, int32_t number, const char *inner,
+                            int32_t index) {
+    snprintf(name, NAME_SIZE, "%s.%d.%s.%d", list, number, inner, index);
+    return name;
+}
+
+/* act(norm(x)); act(norm(x) (1 + s) + t) with a modulation. */
+static dmi_value norm_act(unet *u, dmi_value x, int32_t c, const char *name, dmi_value modulation,
+                          int32_t act) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t fused = act == DMI_ACT_SILU || act == DMI_ACT_RELU ? act : DMI_ACT_NONE;
+    dmi_value y =
+        modulation == DMI_NO_VALUE
+            ? dmi_build_group_norm(u->b, x, c, o->norm_num_groups, o->norm_eps, name, DMI_NO_VALUE, fused)
+            : dmi_build_group_norm_modulated(u->b, x, c, o->norm_num_groups, o->norm_eps, name, modulation,
+                                             fused);
+    return fused == act ? y : dmi_build_activation(u->b, y, act);
+}
+
+typedef enum resample { KEEP, HALVE, DOUBLE } resample;
+
+static dmi_value resampled(unet *u, dmi_value x, resample how) {
+    if (how == HALVE) return dmi_build_avg_pool(u->b, x, 2);
+    return how == DOUBLE ? dmi_build_upsample(u->b, x, 2) : x;
+}
+
+/* (x + conv2(drop(act(norm2(conv1(act(norm1(x))) + W emb))))) / divisor, x and the input of conv1 resampled
+ * first. */
+static dmi_value residual_block(unet *u, dmi_value x, int32_t in, int32_t out, resample how, double divisor,
+                                const char *prefix) {
+    const dm_unet2d_options *o = u->o;
+    const int scale_shift = o->resnet_time_scale_shift == DM_UNET2D_CONDITIONING_SCALE_SHIFT;
+    char name[NAME_SIZE];
+    dmi_value h = norm_act(u, x, in, join(name, prefix, "norm1"), DMI_NO_VALUE, o->act_fn);
+    h = resampled(u, h, how);
+    dmi_value skip = resampled(u, x, how);
+    dmi_value emb = dmi_build_linear(u->b, u->emb, u->emb_dim, scale_shift ? 2 * out : out,
+                                     join(name, prefix, "time_emb_proj"), DMI_ACT_NONE);
+    dmi_conv_extra shift = {scale_shift ? DMI_NO_VALUE : emb, DMI_NO_VALUE, DMI_ACT_NONE};
+    h = dmi_build_conv(u->b, h, in, out, 3, 1, 1, join(name, prefix, "conv1"), shift);
+    h = norm_act(u, h, out, join(name, prefix, "norm2"), scale_shift ? emb : DMI_NO_VALUE, o->act_fn);
+    h = dmi_build_dropout(u->b, h, o->dropout);
+    if (in != out)
+        skip = dmi_build_conv(u->b, skip, in, out, 1, 1, 0, join(name, prefix, "conv_shortcut"), plain);
+    const dmi_conv_extra sum = {DMI_NO_VALUE, divisor == 1 ? skip : DMI_NO_VALUE, DMI_ACT_NONE};
+    h = dmi_build_conv(u->b, h, out, out, 3, 1, 1, join(name, prefix, "conv2"), sum);
+    return divisor == 1 ? h : dmi_build_add_scaled(u->b, h, skip, 1 / divisor);
+}
+
+/* (x + W attention(norm(x))) / divisor; groups 0: without normalisation. */
+static dmi_value attention(unet *u, dmi_value x, int32_t c, int32_t groups, double divisor,
+                           const char *prefix) {
+    const int32_t dim = u->o->attention_head_dim ? u->o->attention_head_dim : c, heads = c / dim,
+                  inner = heads * dim;
+    char name[NAME_SIZE];
+    dmi_value h = x;
+    if (groups)
+        h = dmi_build_group_norm(u->b, x, c, groups, u->o->norm_eps, join(name, prefix, "group_norm"),
+                                 DMI_NO_VALUE, DMI_ACT_NONE);
+    dmi_value q = dmi_build_pixel_linear(u->b, h, c, inner, join(name, prefix, "to_q"), plain);
+    dmi_value k = dmi_build_pixel_linear(u->b, h, c, inner, join(name, prefix, "to_k"), plain);
+    dmi_value v = dmi_build_pixel_linear(u->b, h, c, inner, join(name, prefix, "to_v"), plain);
+    h = dmi_build_attention(u->b, q, k, v, heads, dim, dim);
+    const dmi_conv_extra sum = {DMI_NO_VALUE, divisor == 1 ? x : DMI_NO_VALUE, DMI_ACT_NONE};
+    h = dmi_build_pixel_linear(u->b, h, inner, c, join(name, prefix, "to_out.0"), sum);
+    return divisor == 1 ? h : dmi_build_add_scaled(u->b, h, x, 1 / divisor);
+}
+
+static void keep(unet *u, dmi_value value, int32_t c) {
+    u->kept[u->num_kept] = value;
+    u->kept_c[u->num_kept++] = c;
+}
+
+/* Whether a level of this kind resamples by a residual block. */
+static int by_resnet(dm_unet2d_block type, dm_unet2d_resample attention_type) {
+    return type == DM_UNET2D_BLOCK_RESNET ||
+           (type == DM_UNET2D_BLOCK_ATTENTION && attention_type == DM_UNET2D_RESAMPLE_RESNET);
+}
+
+static dmi_value down_level(unet *u, dmi_value h, int32_t level) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t c = o->block_out_channels[level];
+    const dm_unet2d_block type = o->down_block_types[level];
+    char name[NAME_SIZE];
+    for (int32_t i = 0; i < o->layers_per_block; i++) {
+        const int32_t in = i ? c : o->block_out_channels[level ? level - 1 : 0];
+        h = residual_block(u, h, in, c, KEEP, 1, numbered(name, "down_blocks", level, "resnets", i));
+        if (type == DM_UNET2D_BLOCK_ATTENTION)
+            h = attention(u, h, c, o->norm_num_groups, 1,
+                          numbered(name, "down_blocks", level, "attentions", i));
+        keep(u, h, c);
+    }
+    if (level == o->num_levels - 1) return h;
+    numbered(name, "down_blocks", level, "downsamplers", 0);
+    if (by_resnet(type, o->downsample_type)) {
+        h = residual_block(u, h, c, c, HALVE, 1, name);
+    } else {
+        char conv[NAME_SIZE];
+        h = dmi_build_conv_padded(u->b, h, c, c, 3, 2, o->downsample_padding, 1 - o->downsample_padding,
+                                  join(conv, name, "conv"), plain);
+    }
+    keep(u, h, c);
+    return h;
+}
+
+static dmi_value middle(unet *u, dmi_value h) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t c = o->block_out_channels[o->num_levels - 1];
+    const double divisor = o->mid_block_scale_factor;
+    int32_t groups = o->attn_norm_num_groups;
+    if (!groups && o->resnet_time_scale_shift == DM_UNET2D_CONDITIONING_SHIFT) groups = o->norm_num_groups;
+    h = residual_block(u, h, c, c, KEEP, divisor, "mid_block.resnets.0");
+    if (o->add_attention) h = attention(u, h, c, groups, divisor, "mid_block.attentions.0");
+    return residual_block(u, h, c, c, KEEP, divisor, "mid_block.resnets.1");
+}
+
+/* in: channels of h. */
+static dmi_value up_level(unet *u, dmi_value h, int32_t in, int32_t level) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t c = o->block_out_channels[o->num_levels - 1 - level];
+    const dm_unet2d_block type = o->up_block_types[level];
+    char name[NAME_SIZE];
+    for (int32_t i = 0; i <= o->layers_per_block; i++, in = c) {
+        const int32_t kept = --u->num_kept;
+        h = dmi_build_concat(u->b, h, u->kept[kept]);
+        h = residual_block(u, h, in + u->kept_c[kept], c, KEEP, 1,
+                           numbered(name, "up_blocks", level, "resnets", i));
+        if (type == DM_UNET2D_BLOCK_ATTENTION)
+            h = attention(u, h, c, o->norm_num_groups, 1,
+                          numbered(name, "up_blocks", level, "attentions", i));
+    }
+    if (level == o->num_levels - 1) return h;
+    numbered(name, "up_blocks", level, "upsamplers", 0);
+    if (by_resnet(type, o->upsample_type)) return residual_block(u, h, c, c, DOUBLE, 1, name);
+    char conv[NAME_SIZE];
+    return dmi_build_conv(u->b, dmi_build_upsample(u->b, h, 2), c, c, 3, 1, 1, join(conv, name, "conv"),
+                          plain);
+}
+
+/* linear_2(SiLU(linear_1(x))) */
+static dmi_value embedding_mlp(unet *u, dmi_value x, int32_t in, const char *prefix) {
+    char name[NAME_SIZE];
+    x = dmi_build_linear(u->b, x, in, u->emb_dim, join(name, prefix, "linear_1"), DMI_ACT_NONE);
+    x = dmi_build_activation(u->b, x, DMI_ACT_SILU);
+    return dmi_build_linear(u->b, x, u->emb_dim, u->emb_dim, join(name, prefix, "linear_2"), DMI_ACT_NONE);
+}
+
+static int32_t projected_width(const dm_unet2d_options *o) {
+    return (o->time_embedding_type == DM_UNET2D_TIME_FOURIER ? 2 : 1) * o->block_out_channels[0];
+}
+
+/* t as a vector. Frequencies and table are one parameter, whoever asks: made when *frequencies is negative.
+ */
+static dmi_value project(unet *u, dmi_value t, int32_t *frequencies) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t c = o->block_out_channels[0];
+    if (o->time_embedding_type == DM_UNET2D_TIME_FOURIER) {
+        if (*frequencies >= 0)
+            return dmi_build_node(u->b, DMI_OP_FOURIER_EMBEDDING, t, -1, -1, *frequencies, -1,
+                                  &(dmi_attr){.out_c = 2 * c, .take_log = 1});
+        dmi_value v = dmi_build_fourier_embedding(u->b, t, 2 * c, 0, 1, 16, "time_proj.weight");
+        if (v >= 0) *frequencies = u->b->net->nodes[v].params[0];
+        return v;
+    }
+    if (o->time_embedding_type == DM_UNET2D_TIME_LEARNED) {
+        if (*frequencies < 0)
+            *frequencies = dmi_build_param(u->b, "time_proj", "weight", 2,
+                                           (int64_t[]){o->num_train_timesteps, c}, DMI_INIT_NORMAL, 0);
+        return dmi_build_node(u->b, DMI_OP_EMBEDDING, t, -1, -1, *frequencies, -1,
+                              &(dmi_attr){.out_c = c, .groups = o->num_train_timesteps});
+    }
+    return dmi_build_time_embedding(u->b, t, c, o->flip_sin_to_cos, o->freq_shift);
+}
+
+/* act(time vector + class vector). *t: the time. */
+static dmi_value conditioning(unet *u, dmi_value *t) {
+    const dm_unet2d_options *o = u->o;
+    const int32_t width = projected_width(o);
+    int32_t frequencies = -1;
+    *t = dmi_build_time_input(u->b);
+    u->emb_dim = o->time_embedding_dim ? o->time_embedding_dim : 4 * o->block_out_channels[0];
+    dmi_value emb = embedding_mlp(u, project(u, *t, &frequencies), width, "time_embedding");
+    if (o->num_class_embeds) {
+        dmi_value label = dmi_build_label_input(u->b, o->num_class_embeds), y;
+        if (o->class_embed_type == DM_UNET2D_CLASS_TIMESTEP)
+            y = embedding_mlp(u, project(u, label, &frequencies), width, "class_embedding");
+        else
+            y = dmi_build_embedding(u->b, label, o->num_class_embeds, u->emb_dim, "class_embedding");
+        emb = dmi_build_add(u->b, emb, y, DMI_ACT_NONE);
+    }
+    return dmi_build_activation(u->b, emb, o->act_fn);
+}
+
+dmi_value dmi_unet2d_build(dmi_builder *builder, const dm_unet2d_options *o) {
+    unet u = {.b = builder, .o = o};
+    dmi_value t, h = dmi_build_input(builder, o->in_channels, 1);
+    if (o->center_input_sample) h = dmi_build_affine(builder, h, 2, -1);
+    u.emb = conditioning(&u, &t);
+    h = dmi_build_conv(builder, h, o->in_channels, o->block_out_channels[0], 3, 1, 1, "conv_in", plain);
+    keep(&u, h, o->block_out_channels[0]);
+    for (int32_t level = 0; level < o->num_levels; level++) h = down_level(&u, h, level);
+    if (o->mid_block) h = middle(&u, h);
+    for (int32_t level = 0; level < o->num_levels; level++)
+        h = up_level(&u, h, o->block_out_channels[o->num_levels - (level ? level : 1)], level);
+    h = norm_act(&u, h, o->block_out_channels[0], "conv_norm_out", DMI_NO_VALUE, DMI_ACT_SILU);
+    h = dmi_build_conv(builder, h, o->block_out_channels[0], o->out_channels, 3, 1, 1, "conv_out", plain);
+    return o->time_embedding_type == DM_UNET2D_TIME_FOURIER ? dmi_build_divide(builder, h, t) : h;
+}
