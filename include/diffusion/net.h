@@ -112,11 +112,13 @@ DM_API dm_status dm_net_save(const dm_net *net, const char *path);
  * UNSUPPORTED (unknown architecture), OUT_OF_MEMORY. Threads: any. Cost: O(weights). Since: 0.1 */
 DM_API dm_status dm_net_load(dm_context *context, const char *path, int32_t use_ema, dm_net **out);
 /** Fills the parameters of an existing network from a safetensors file by name. Every parameter must be
- * there, in its shape, and nothing else but tensors named "ema.*" and "optimizer.*"; on failure no parameter
- * has changed.
+ * there, in its shape, and nothing else but tensors named "ema.*", "optimizer.*" and "scheduler.*"; on
+ * failure the message names what is missing, what is too many and what has another shape, and no parameter
+ * has changed. The tensors (f32, f64, f16 or bf16) go from the mapped file into the network's memory.
  *  @param net the network
- *  @param path file name
- *  Errors: INVALID_ARGUMENT, IO, FORMAT, SHAPE. Threads: exclusive. Cost: O(weights). Since: 0.1 */
+ *  @param path a safetensors file, or the index of one in several parts (".safetensors.index.json")
+ *  Errors: INVALID_ARGUMENT, IO, FORMAT, SHAPE, DTYPE, VERSION, OUT_OF_MEMORY. Threads: exclusive. Cost:
+ * O(weights). Since: 0.1 */
 DM_API dm_status dm_net_load_weights(dm_net *net, const char *path);
 
 /** What a session is for. */

@@ -442,6 +442,11 @@ static entry *get_readable(const dm_safetensors *file, int32_t index) {
     return item;
 }
 
+const dm_tensor *dmi_safetensors_layout(const dm_safetensors *file, int32_t index) {
+    const entry *item = get_readable(file, index);
+    return item == NULL ? NULL : &item->view;
+}
+
 static int is_aligned(const dm_safetensors *file, const entry *item) {
     return (uintptr_t)(file->data + item->begin) % (uintptr_t)(item->type->bits / 8) == 0;
 }

@@ -11,6 +11,10 @@
 /* `data` is borrowed until dm_safetensors_close(). */
 dm_status dmi_safetensors_parse(dm_context *context, const uint8_t *data, size_t size, dm_safetensors **out);
 
+/* Type as which tensor `index` is read, and its shape; its data must not be touched. NULL, with the reason,
+ * when it cannot be read. */
+const dm_tensor *dmi_safetensors_layout(const dm_safetensors *file, int32_t index);
+
 /* What a file is to hold; the arguments of dm_safetensors_save(). */
 typedef struct dmi_safetensors_content {
     int32_t count, metadata_count;

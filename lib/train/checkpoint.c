@@ -228,7 +228,7 @@ static dm_status check_kind(const dm_safetensors *file, const char *path, const 
         return dmi_fail(DM_ERROR_FORMAT, "%s: expected a checkpoint, got %.40s", path,
                         kind != NULL ? kind : "a file of another program");
     }
-    DM_TRY(dmi_file_check_version(file, path));
+    DM_TRY(dmi_file_check_version(dm_safetensors_get_metadata(file, DMI_KEY_VERSION), path));
     if (strcmp(architecture, net->architecture) != 0) {
         status =
             dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected the structure %.180s as in %s, got %.180s",

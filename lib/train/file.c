@@ -194,9 +194,8 @@ dm_status dmi_file_check_extra(const dm_safetensors *file, const char *path, con
     return DM_OK;
 }
 
-dm_status dmi_file_get_integer(const dm_safetensors *file, const char *path, const char *key, int64_t minimum,
+static dm_status parse_integer(const char *text, const char *path, const char *key, int64_t minimum,
                                int64_t *value) {
-    const char *text = dm_safetensors_get_metadata(file, key);
     if (text == NULL) return dmi_fail(DM_ERROR_FORMAT, "%s: expected a metadata key %s, got none", path, key);
     int64_t number = 0;
     const char *at = text;
@@ -210,11 +209,16 @@ dm_status dmi_file_get_integer(const dm_safetensors *file, const char *path, con
     return DM_OK;
 }
 
-dm_status dmi_file_check_version(const dm_safetensors *file, const char *path) {
+dm_status dmi_file_get_integer(const dm_safetensors *file, const char *path, const char *key, int64_t minimum,
+                               int64_t *value) {
+    return parse_integer(dm_safetensors_get_metadata(file, key), path, key, minimum, value);
+}
+
+dm_status dmi_file_check_version(const char *text, const char *path) {
     dm_status status = DM_OK;
     int64_t version = 0;
-    if (dm_safetensors_get_metadata(file, DMI_KEY_VERSION) == NULL) return DM_OK;
-    DM_TRY(dmi_file_get_integer(file, path, DMI_KEY_VERSION, 1, &version));
+    if (text == NULL) return DM_OK;
+    DM_TRY(parse_integer(text, path, DMI_KEY_VERSION, 1, &version));
     if (version > DMI_FILE_VERSION) {
         status = dmi_fail(DM_ERROR_VERSION, "%s: expected a file of version %d at most, got %lld", path,
                           DMI_FILE_VERSION, (long long)version);

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "graph/net_weights.h"
 #include "train/train.h"
 
 static dm_status check_path(const char *path) {
@@ -21,64 +22,66 @@ done:
     return status;
 }
 
-static int has_ema(const dm_safetensors *file) {
-    const int32_t count = dm_safetensors_count(file);
-    for (int32_t i = 0; i < count; i++) {
-        if (strncmp(dm_safetensors_name(file, i), "ema.", 4) == 0) return 1;
-    }
+static int has_ema(const dmi_weights *weights) {
+    for (int32_t i = 0; i < dmi_weights_count(weights); i++)
+        if (strncmp(dmi_weights_name(weights, i), "ema.", 4) == 0) return 1;
     return 0;
 }
 
-/* Nothing is written before everything has been checked. */
-static dm_status load_params(dm_net *net, const dm_safetensors *file, const char *path, const char *prefix) {
-    dm_status status = DM_OK;
-    DM_TRY(dmi_file_check_version(file, path));
-    DM_TRY(dmi_file_check_extra(file, path, net));
-    DM_TRY(dmi_file_check_params(file, path, net, prefix));
-    DM_TRY(dmi_file_read_params(file, net, prefix, net->weights));
-    dmi_net_touch(net);
-done:
-    return status;
+/* A checkpoint of training holds more than weights. */
+static dm_status load_params(dm_net *net, const dmi_weights *weights, const char *path) {
+    static const char *const others[] = {"ema.", "optimizer.", "scheduler."};
+    static const dmi_weight_names names = {.ignored = others, .num_ignored = 3};
+    const dm_status status = dmi_file_check_version(dmi_weights_metadata(weights, DMI_KEY_VERSION), path);
+    return status == DM_OK ? dmi_net_read_weights(net, weights, path, &names) : status;
+}
+
+/* Over the trained weights, whose names have been checked. */
+static dm_status load_ema(dm_net *net, const dmi_weights *weights, const char *path) {
+    static const char *const everything[] = {""};
+    static const dmi_weight_names names = {.prefix = "ema.", .ignored = everything, .num_ignored = 1};
+    return dmi_net_read_weights(net, weights, path, &names);
 }
 
 dm_status dm_net_load(dm_context *context, const char *path, int32_t use_ema, dm_net **out) {
     dm_status status = DM_OK;
-    dm_safetensors *file = NULL;
+    dmi_weights *weights = NULL;
     dm_net *net = NULL;
     if (out == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
     *out = NULL;
     DM_TRY(check_path(path));
-    DM_TRY(dm_safetensors_open(context, path, &file));
-    const char *architecture = dm_safetensors_get_metadata(file, DMI_KEY_ARCHITECTURE);
+    DM_TRY(dmi_weights_open(dmi_context(context), path, &weights));
+    const char *architecture = dmi_weights_metadata(weights, DMI_KEY_ARCHITECTURE);
     if (architecture == NULL) {
         DM_TRY(dmi_fail(
             DM_ERROR_FORMAT,
             "%s: expected a metadata key %s, got none: dm_net_load_weights() reads files of weights alone",
             path, DMI_KEY_ARCHITECTURE));
     }
-    DM_TRY(dmi_file_check_version(file, path));
+    DM_TRY(dmi_file_check_version(dmi_weights_metadata(weights, DMI_KEY_VERSION), path));
     status = dmi_net_from_architecture(context, architecture, &net);
     if (status != DM_OK) {
         (void)dmi_fail_prefix("%s", path);
         goto done;
     }
-    DM_TRY(load_params(net, file, path, use_ema && has_ema(file) ? "ema." : ""));
+    DM_TRY(load_params(net, weights, path));
+    if (use_ema && has_ema(weights)) DM_TRY(load_ema(net, weights, path));
     *out = net;
     net = NULL;
 done:
     dm_net_destroy(net);
-    dm_safetensors_close(file);
+    dmi_weights_close(weights);
     return status;
 }
 
 dm_status dm_net_load_weights(dm_net *net, const char *path) {
     dm_status status = DM_OK;
-    dm_safetensors *file = NULL;
+    dmi_weights *weights = NULL;
     if (net == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
     DM_TRY(check_path(path));
-    DM_TRY(dm_safetensors_open(net->context, path, &file));
-    DM_TRY(load_params(net, file, path, ""));
+    DM_TRY(dmi_weights_open(net->context, path, &weights));
+    DM_TRY(load_params(net, weights, path));
 done:
-    dm_safetensors_close(file);
+    dmi_weights_close(weights);
     return status;
 }

@@ -148,8 +148,9 @@ dm_status dmi_file_read_params(const dm_safetensors *file, const dm_net *net, co
                                float *flat);
 /* FORMAT when a tensor is neither a parameter of `net` nor part of a checkpoint. */
 dm_status dmi_file_check_extra(const dm_safetensors *file, const char *path, const dm_net *net);
-/* VERSION when the file was written in a newer form than this library knows. */
-dm_status dmi_file_check_version(const dm_safetensors *file, const char *path);
+/* VERSION when the file was written in a newer form than this library knows; text: its DMI_KEY_VERSION, may
+ * be NULL. */
+dm_status dmi_file_check_version(const char *text, const char *path);
 /* Metadata value `key` as a decimal number >= minimum. FORMAT. */
 dm_status dmi_file_get_integer(const dm_safetensors *file, const char *path, const char *key, int64_t minimum,
                                int64_t *value);

@@ -506,9 +506,9 @@ static void test_foreign_weights(void **state) {
     assert_null(other);
     float *before = copy_weights(net);
     OK(dm_safetensors_save(NULL, path, 3, names, tensors, 0, NULL, NULL));
-    FAILS(DM_ERROR_FORMAT, "got a tensor more", dm_net_load_weights(net, path));
+    FAILS(DM_ERROR_FORMAT, "1 not of this network: more", dm_net_load_weights(net, path));
     OK(dm_safetensors_save(NULL, path, 1, names, tensors, 0, NULL, NULL));
-    FAILS(DM_ERROR_FORMAT, "expected a tensor net.0.weight", dm_net_load_weights(net, path));
+    FAILS(DM_ERROR_FORMAT, "1 missing: net.0.weight", dm_net_load_weights(net, path));
     tensors[1] = turned;
     OK(dm_safetensors_save(NULL, path, 2, names, tensors, 0, NULL, NULL));
     FAILS(DM_ERROR_SHAPE, "net.0.weight: expected f32 [2,3], got f32 [3,2]", dm_net_load_weights(net, path));
