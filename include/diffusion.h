@@ -4,7 +4,9 @@
 #define DIFFUSION_H
 
 #include "diffusion/context.h"
+#include "diffusion/edm.h"
 #include "diffusion/error.h"
+#include "diffusion/flow.h"
 #include "diffusion/io.h"
 #include "diffusion/loss.h"
 #include "diffusion/net.h"

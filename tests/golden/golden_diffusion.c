@@ -208,6 +208,39 @@ static void diffusers_case(golden *g) {
     cJSON_Delete(config);
 }
 
+/* ---- flow/scale_noise, sd3/sigma_sqrt: diffusers' flow matching; t is sigma of 1000 steps ---- */
+
+static void flow_case(golden *g) {
+    golden_array x0, noise, t, expected;
+    if (!golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &noise, "%s/noise", g->label) ||
+        !golden_get(g, &t, "%s/t", g->label) || !golden_get(g, &expected, "%s/scale_noise", g->label))
+        return;
+    for (int64_t b = 0; b < t.n; b++) t.values[b] /= 1000;
+    const dm_tensor clean = golden_tensor_of(g, DM_DTYPE_F32, &x0),
+                    z = golden_tensor_of(g, DM_DTYPE_F32, &noise),
+                    sigma = golden_tensor_of(g, DM_DTYPE_F64, &t);
+    dm_tensor out = golden_tensor(g, DM_DTYPE_F32, x0.rank, x0.shape);
+    if (golden_ok(g, dm_flow_add_noise(NULL, &clean, &z, &sigma, &out), "dm_flow_add_noise"))
+        golden_compare_tensor(g, "scale_noise", &out, &expected, 1e-5 * fmax(1, golden_max_abs(&expected)),
+                              0);
+}
+
+static void sd3_case(golden *g) {
+    golden_array sigmas, expected;
+    dm_flow_options o;
+    dm_flow_options_init(&o, sizeof o);
+    if (!golden_get(g, &sigmas, "%s/sigmas", g->label)) return;
+    for (o.weighting = DM_FLOW_WEIGHTING_SIGMA_SQRT; o.weighting <= DM_FLOW_WEIGHTING_COSMAP; o.weighting++) {
+        const char *name = dm_flow_weighting_name(o.weighting);
+        if (!golden_get(g, &expected, "%s/%s", g->label, name)) return;
+        for (int64_t i = 0; i < sigmas.n; i++) {
+            double weight = 0;
+            golden_ok(g, dm_flow_weight(&o, sigmas.values[i], &weight), "dm_flow_weight");
+            golden_compare_one(g, name, weight, expected.values[i], 0, 1e-5);
+        }
+    }
+}
+
 /* ---- minimal-diffusion: <case>/beta and runs <case>/ddpm-N10, <case>/ddim-N10 ---- */
 
 static void minimal_forward(golden *g) {
@@ -318,7 +351,11 @@ void golden_diffusion(golden *g) {
     static const struct {
         const char *tensor;
         void (*check)(golden *g);
-    } cases[] = {{"arr_betas", guided_case}, {"add_noise", diffusers_case}, {"beta_tilde", minimal_forward}};
+    } cases[] = {{"arr_betas", guided_case},
+                 {"add_noise", diffusers_case},
+                 {"beta_tilde", minimal_forward},
+                 {"scale_noise", flow_case},
+                 {"sigma_sqrt", sd3_case}};
     for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
         const char *tensor = dm_safetensors_name(g->file, i);
         char key[GOLDEN_NAME];

@@ -1,5 +1,5 @@
-/* Karras et al. 2022: edm/sampler-*, algorithm 2 with given noise. README: 1e-10 for a library in
- * double; the states on the way are recorded in single precision, 1e-7 of the largest. */
+/* Karras et al. 2022: edm/sampler-*, algorithm 2 with given noise; edm/loss-*, losses. README: 1e-10 for a
+ * library in double; the states on the way are recorded in single precision, 1e-7 of the largest. */
 #include <math.h>
 #include <string.h>
 
@@ -84,20 +84,73 @@ static void check(golden *g, const cJSON *json) {
     dm_sde_destroy(forward);
 }
 
+/* ---- edm/loss-*: element-wise, with a given denoiser ---- */
+
+/* The paper's settings; "edm_p" stands for P_mean -0.4, P_std 1 and sigma_data 1. */
+static int read_loss(golden *g, const cJSON *json, dm_edm_options *o, const char **number) {
+    const char *params = golden_text(json, "params", "");
+    static const char *const keys[] = {"denoiser", "params", NULL};
+    dm_edm_options_init(o, sizeof *o);
+    o->preconditioning = DM_PRECONDITIONING_NONE; /* the denoiser is given */
+    if (!golden_only_keys(g, json, keys)) return 0;
+    if (strcmp(golden_text(json, "denoiser", ""), "tanh") != 0) golden_unsupported(g, "denoiser");
+    if (strcmp(params, "edm_p") == 0) {
+        o->log_mean = -0.4;
+        o->log_std = 1;
+        o->sigma_data = 1;
+    } else if (!(o->noise = dm_preconditioning_from_name(params))) {
+        golden_unsupported(g, "loss \"%s\"", params);
+    }
+    *number = o->noise == DM_PRECONDITIONING_EDM ? "rnd_normal" : "u";
+    return !golden_stopped(g);
+}
+
+/* The loss of every number: samples of one number each. */
+static void loss_case(golden *g, const cJSON *json) {
+    golden_array numbers, sigmas, noise, images, expected;
+    dm_edm_options o;
+    const char *number = "";
+    if (!read_loss(g, json, &o, &number) || !golden_get(g, &numbers, "%s/%s", g->label, number) ||
+        !golden_get(g, &sigmas, "%s/sigma", g->label) || !golden_get(g, &noise, "%s/noise", g->label) ||
+        !golden_get(g, &images, "edm/loss_images") ||
+        !golden_get(g, &expected, "%s/loss_elementwise", g->label))
+        return;
+    golden_array levels = images, outputs = images;
+    levels.values = golden_alloc(g, (size_t)images.n, sizeof(double));
+    outputs.values = golden_alloc(g, (size_t)images.n, sizeof(double));
+    for (int64_t i = 0; i < images.n && !golden_stopped(g); i++) {
+        const int64_t b = i / (images.n / numbers.n);
+        double sigma = 0;
+        golden_ok(g, dm_edm_sigma(&o, numbers.values[b], &sigma), "dm_edm_sigma");
+        golden_compare_one(g, "sigma", sigma, sigmas.values[b], 0, 1e-10);
+        levels.values[i] = sigma;
+        const double x = images.values[i] + sigma * noise.values[i];
+        outputs.values[i] = 0.8 * tanh(x / (1 + sigma)) + 0.1 * sin(log(sigma));
+    }
+    const int64_t shape[2] = {images.n, 1};
+    const dm_tensor output = golden_tensor_as(g, DM_DTYPE_F64, &outputs, 2, shape),
+                    x0 = golden_tensor_as(g, DM_DTYPE_F64, &images, 2, shape),
+                    z = golden_tensor_as(g, DM_DTYPE_F64, &noise, 2, shape),
+                    sigma = golden_tensor_as(g, DM_DTYPE_F64, &levels, 1, shape);
+    dm_tensor losses = golden_tensor(g, DM_DTYPE_F64, 1, shape);
+    if (!golden_stopped(g) &&
+        golden_ok(g, dm_edm_loss(NULL, &o, &output, &x0, &z, &sigma, NULL, NULL, &losses, NULL),
+                  "dm_edm_loss"))
+        golden_compare_tensor(g, "loss_elementwise", &losses, &expected, 0, 1e-10);
+}
+
 void golden_edm(golden *g) {
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
         const int is_sampler = strncmp(key, "edm/sampler-", 12) == 0;
         if (strncmp(key, "edm/", 4) == 0 && golden_begin(g, "%s", key)) {
-            if (is_sampler) {
+            if (is_sampler)
                 check(g, json);
-            } else {
-                golden_unsupported(g, "%s",
-                                   strncmp(key, "edm/loss", 8) == 0
-                                       ? "a loss of preconditioned networks"
-                                       : "a generalized sampler: other schedules, scalings and orders");
-            }
+            else if (strncmp(key, "edm/loss-", 9) == 0)
+                loss_case(g, json);
+            else
+                golden_unsupported(g, "a generalized sampler: other schedules, scalings and orders");
             golden_end(g);
         }
         cJSON_Delete(json);

@@ -23,6 +23,7 @@ CUT = {
     "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$"
                           r"|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
                           r"|sd3|flow",
+    "edm": r"edm/loss",
     "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
     "train_lecture_unet": r"(x0|eps|t|xt|setup)$|init/|(adamw_clip|sgd_momentum)(/|$)",
 }
