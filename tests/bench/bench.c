@@ -123,9 +123,16 @@ void bench_run_child(char *const *argv, char *text, size_t size) {
 
 dm_net *bench_create_net(const bench *b) {
     dm_unet_options options;
+    dm_unet2d_options options2d;
     dm_net *net;
+    if (b->net == BENCH_SMALL || b->net == BENCH_CIFAR) {
+        dm_unet2d_options_init(&options2d, sizeof options2d);
+        bench_set_unet2d(&options2d, b->net);
+        bench_check(dm_unet2d_create(b->context, &options2d, &net));
+        return net;
+    }
     dm_unet_options_init(&options, sizeof options);
-    bench_set_net(&options, b->compact);
+    bench_set_net(&options, b->net);
     bench_check(dm_unet_create(b->context, &options, &net));
     return net;
 }

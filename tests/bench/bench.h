@@ -25,7 +25,7 @@ typedef struct bench_result {
 typedef struct bench {
     int32_t threads, batch, side, steps, sgemm_size;
     double seconds; /* a result */
-    int compact;    /* the quickstart's network, else the lecture's */
+    int net;        /* BENCH_LECTURE, ... of nets.h */
     dm_context *context;
     bench_result *results;
     int32_t num_results;
@@ -59,6 +59,8 @@ dm_tensor *bench_labels(const bench *b, const dm_net *net, int64_t batch);
 
 void bench_unet_train(bench *b);
 void bench_unet_infer(bench *b);
+void bench_ddpm_train(bench *b);
+void bench_ddpm_infer(bench *b);
 void bench_unet_layers(bench *b);
 void bench_sample(bench *b);
 void bench_optimizer(bench *b);

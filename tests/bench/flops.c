@@ -55,11 +55,21 @@ int bench_needs_input_gradient(const dm_session *session, int32_t n) {
     return input != session->net->input_node && session->plan.nodes[input].has_gradient;
 }
 
+/* q k^T and p v. Backward computes q k^T again, and the four gradients. */
+static double attention_flops(const dm_session *session, int32_t n) {
+    const dmi_node *node = &session->net->nodes[n];
+    const dmi_call *call = &session->calls[n];
+    if (node->op != DMI_OP_ATTENTION) return 0.0;
+    const dmi_shape keys = call->in_shape[node->inputs[1] >= 0];
+    const double scores = (double)(call->out_shape.h * call->out_shape.w) * (double)(keys.h * keys.w);
+    return 2.0 * session->options.batch * node->attr.heads * scores * (node->attr.dim_k + node->attr.dim_v);
+}
+
 double bench_forward_flops(const dm_session *session) {
     double sum = 0.0;
     dmi_conv conv;
     for (int32_t n = 0; n < session->net->num_nodes; n++)
-        if (bench_geometry(session, n, &conv)) sum += bench_conv_flops(&conv);
+        sum += bench_geometry(session, n, &conv) ? bench_conv_flops(&conv) : attention_flops(session, n);
     return sum;
 }
 
@@ -69,5 +79,7 @@ double bench_backward_flops(const dm_session *session) {
     for (int32_t n = 0; n < session->net->num_nodes; n++)
         if (bench_geometry(session, n, &conv))
             sum += bench_conv_flops(&conv) * (bench_needs_input_gradient(session, n) ? 2.0 : 1.0);
+        else
+            sum += 2.5 * attention_flops(session, n);
     return sum;
 }

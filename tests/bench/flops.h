@@ -1,5 +1,5 @@
 /* Multiplications and additions of a network, counted from the nodes of a session: those of the defining sums
- * of convolutions and linear layers, whatever algorithm computes them. */
+ * of convolutions, linear layers and attention, whatever algorithm computes them. */
 #ifndef BENCH_FLOPS_H
 #define BENCH_FLOPS_H
 

@@ -7,6 +7,7 @@
 #include "bench.h"
 #include "core/core.h"
 #include "kernels/kernels.h"
+#include "nets.h"
 
 static const char usage[] =
     "usage: dm-bench WHAT [options]\n"
@@ -15,6 +16,8 @@ static const char usage[] =
     "\n"
     "  unet-train       a training step: dm_trainer_step()\n"
     "  unet-infer       a forward pass\n"
+    "  ddpm-unet-train, ddpm-unet-infer  the same for the UNet of Ho et al. 2020: --net small or cifar,\n"
+    "                   --side 32, --batch 64 or 16\n"
     "  unet-layers      every distinct convolution, forward, backward_data, backward_weight, weight "
     "transforms\n"
     "  sample           DDIM: latency of one image, and a batch\n"
@@ -26,7 +29,7 @@ static const char usage[] =
     "  --threads N      of the library and of its BLAS (default: one a processor)\n"
     "  --batch B        images (default: 64)\n"
     "  --seconds S      to spend on a result, at least three repetitions (default: 3)\n"
-    "  --net NAME       lecture or compact, the quickstart's (default: lecture)\n"
+    "  --net NAME       lecture (default), compact (the quickstart's), small or cifar (Ho et al. 2020)\n"
     "  --side N         pixels a side of an image (default: 28)\n"
     "  --steps N        of DDIM (default: 50)\n"
     "  --sgemm N        rows and columns of its matrices (default: 2048)\n"
@@ -40,6 +43,8 @@ static const struct what {
     void (*run)(bench *b);
 } whats[] = {{"unet-train", bench_unet_train},
              {"unet-infer", bench_unet_infer},
+             {"ddpm-unet-train", bench_ddpm_train},
+             {"ddpm-unet-infer", bench_ddpm_infer},
              {"unet-layers", bench_unet_layers},
              {"sample", bench_sample},
              {"optimizer", bench_optimizer},
@@ -59,6 +64,12 @@ static double number(const char *option, const char *text, double low, double hi
     return value;
 }
 
+static int net_of(const char *name) {
+    for (int i = 0; i < BENCH_NETS; i++)
+        if (strcmp(name, bench_net_names[i]) == 0) return i;
+    wrong("--net: expected lecture, compact, small or cifar, got", name);
+}
+
 static void set_option(bench *b, const char *option, const char *text) {
     if (strcmp(option, "--threads") == 0)
         b->threads = (int32_t)number("--threads: expected 1..256, got", text, 1, 256);
@@ -72,10 +83,8 @@ static void set_option(bench *b, const char *option, const char *text) {
         b->steps = (int32_t)number("--steps: expected 1..1000, got", text, 1, 1000);
     else if (strcmp(option, "--sgemm") == 0)
         b->sgemm_size = (int32_t)number("--sgemm: expected 1..16384, got", text, 1, 16384);
-    else if (strcmp(option, "--net") == 0 && strcmp(text, "lecture") != 0 && strcmp(text, "compact") != 0)
-        wrong("--net: expected lecture or compact, got", text);
     else if (strcmp(option, "--net") == 0)
-        b->compact = strcmp(text, "compact") == 0;
+        b->net = net_of(text);
     else
         wrong("unknown option", option);
 }
@@ -89,10 +98,20 @@ static const struct what *read_arguments(int argc, char **argv, bench *b) {
     for (size_t i = 0; argc > 1 && i < sizeof whats / sizeof *whats; i++)
         if (strcmp(argv[1], whats[i].name) == 0) what = &whats[i];
     if (!what) wrong("expected a WHAT, got", argc > 1 ? argv[1] : "");
+    const int is_ddpm = what->run == bench_ddpm_train || what->run == bench_ddpm_infer;
+    if (is_ddpm)
+        *b = (bench){.net = BENCH_SMALL,
+                     .side = 32,
+                     .steps = b->steps,
+                     .sgemm_size = b->sgemm_size,
+                     .seconds = b->seconds};
     for (int i = 2; i < argc; i += 2) {
         if (i + 1 == argc) wrong("expected a value after", argv[i]);
         set_option(b, argv[i], argv[i + 1]);
     }
+    if (is_ddpm && b->net != BENCH_SMALL && b->net != BENCH_CIFAR)
+        wrong("--net: expected small or cifar, got", bench_net_names[b->net]);
+    if (b->batch == 0) b->batch = b->net == BENCH_CIFAR ? 16 : 64;
     return what;
 }
 
@@ -151,7 +170,7 @@ static void print_result(const bench *b, const bench_result *r, double before, d
     const char *isa = dmi_kernels_get_f32()->name;
     if (strcmp(isa, "base") == 0) isa = dmi_cpu_isa_name(DMI_ISA_BASE);
     printf("{\"name\": \"%s\", \"net\": \"%s\", \"isa\": \"%s\", \"conv\": \"%s\", \"threads\": %d", r->name,
-           b->compact ? "compact" : "lecture", isa, conv ? conv : "auto", (int)b->threads);
+           bench_net_names[b->net], isa, conv ? conv : "auto", (int)b->threads);
     print_number("batch", r->batch > 0, (double)r->batch);
     printf(", \"repetitions\": %lld, \"median_ms\": %.6g, \"min_ms\": %.6g", (long long)r->repetitions,
            r->median_ms, r->min_ms);
@@ -167,7 +186,7 @@ static void print_result(const bench *b, const bench_result *r, double before, d
 }
 
 int main(int argc, char **argv) {
-    bench b = {.batch = 64, .side = 28, .steps = 50, .sgemm_size = 2048, .seconds = 3.0};
+    bench b = {.side = 28, .steps = 50, .sgemm_size = 2048, .seconds = 3.0};
     const struct what *what = read_arguments(argc, argv, &b);
     const int compared = what->run != bench_sgemm && what->run != bench_sde;
     create_context(&b);

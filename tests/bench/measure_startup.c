@@ -5,6 +5,7 @@
 
 #include "bench.h"
 #include "flops.h"
+#include "nets.h"
 
 enum { LOADED, FIRST_OP, FIRST_SAMPLE, STAGES, MIN_CHILDREN = 3, MAX_CHILDREN = 1000 };
 
@@ -16,7 +17,7 @@ static void start_child(const bench *b, double *ms, double *peak_memory_mb) {
     (void)snprintf(numbers[1], sizeof numbers[1], "%d", (int)b->threads);
     (void)snprintf(numbers[2], sizeof numbers[2], "%d", (int)b->side);
     (void)snprintf(numbers[3], sizeof numbers[3], "%d", (int)b->steps);
-    (void)snprintf(numbers[4], sizeof numbers[4], "%d", b->compact);
+    (void)snprintf(numbers[4], sizeof numbers[4], "%d", b->net == BENCH_COMPACT);
     (void)snprintf(numbers[0], sizeof numbers[0], "%.6f", bench_now_ms());
     char *argv[] = {program, library, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], NULL};
     bench_run_child(argv, text, sizeof text);

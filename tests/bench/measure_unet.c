@@ -1,5 +1,5 @@
-/* unet-train: dm_trainer_step(), all of it: t, noise, x_t, forward, loss, backward, optimizer.
- * unet-infer: dm_session_forward(). */
+/* unet-train, ddpm-unet-train: dm_trainer_step(), all of it: t, noise, x_t, forward, loss, backward,
+ * optimizer. unet-infer, ddpm-unet-infer: dm_session_forward(). */
 #include <stdio.h>
 
 #include "bench.h"
@@ -18,14 +18,14 @@ static void train_step(void *user) {
     bench_check(dm_trainer_step(t->trainer, t->x0, t->labels, NULL, NULL, &loss));
 }
 
-/* The lecture trains with plain Adam; the quickstart also clips, decays and averages. */
+/* Plain Adam; the quickstart also clips, decays and averages. */
 static dm_trainer *create_trainer(const bench *b, dm_net *net, const dm_scheduler *scheduler) {
     dm_optimizer_options optimizer;
     dm_trainer_options options;
     dm_trainer *trainer;
     dm_optimizer_options_init(&optimizer, sizeof optimizer);
     dm_trainer_options_init(&options, sizeof options);
-    if (b->compact) {
+    if (b->net == BENCH_COMPACT) {
         optimizer.type = DM_OPTIMIZER_ADAMW;
         optimizer.weight_decay = 0.01;
         optimizer.clip_grad_norm = 1.0;
@@ -39,7 +39,7 @@ static dm_trainer *create_trainer(const bench *b, dm_net *net, const dm_schedule
     return trainer;
 }
 
-void bench_unet_train(bench *b) {
+static void measure_train(bench *b, const char *name) {
     dm_net *net = bench_create_net(b);
     dm_scheduler *scheduler = bench_create_scheduler(b, DM_SAMPLER_DDPM);
     const int64_t shape[] = {b->batch, dm_net_in_channels(net), b->side, b->side};
@@ -47,12 +47,11 @@ void bench_unet_train(bench *b) {
                   .x0 = bench_normal(b, 4, shape, 1),
                   .labels = bench_labels(b, net, b->batch)};
     const dm_session *session = t.trainer->session;
-    bench_time(b,
-               &(bench_result){.name = "unet-train",
-                               .batch = b->batch,
-                               .images = b->batch,
-                               .flops = bench_forward_flops(session) + bench_backward_flops(session)},
-               train_step, &t);
+    bench_result result = {.batch = b->batch,
+                           .images = b->batch,
+                           .flops = bench_forward_flops(session) + bench_backward_flops(session)};
+    (void)snprintf(result.name, sizeof result.name, "%s", name);
+    bench_time(b, &result, train_step, &t);
     dm_trainer_destroy(t.trainer);
     dm_tensor_destroy(t.x0);
     dm_tensor_destroy(t.labels);
@@ -70,7 +69,7 @@ static void infer(void *user) {
     bench_check(dm_session_forward(i->session, i->x, i->t, i->labels, i->out));
 }
 
-void bench_unet_infer(bench *b) {
+static void measure_infer(bench *b, const char *name) {
     dm_net *net = bench_create_net(b);
     const int64_t shape[] = {b->batch, dm_net_in_channels(net), b->side, b->side};
     inference i = {.session = bench_create_session(b, net, DM_SESSION_INFER, b->batch),
@@ -79,14 +78,27 @@ void bench_unet_infer(bench *b) {
                    .labels = bench_labels(b, net, b->batch),
                    .out = bench_normal(b, 4, shape, 3)};
     bench_check(dm_tensor_fill(i.t, 500.0));
-    bench_time(b,
-               &(bench_result){.name = "unet-infer",
-                               .batch = b->batch,
-                               .images = b->batch,
-                               .flops = bench_forward_flops(i.session)},
-               infer, &i);
+    bench_result result = {.batch = b->batch, .images = b->batch, .flops = bench_forward_flops(i.session)};
+    (void)snprintf(result.name, sizeof result.name, "%s", name);
+    bench_time(b, &result, infer, &i);
     dm_tensor *const all[] = {i.x, i.t, i.labels, i.out};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) dm_tensor_destroy(all[k]);
     dm_session_destroy(i.session);
     dm_net_destroy(net);
+}
+
+void bench_unet_train(bench *b) {
+    measure_train(b, "unet-train");
+}
+
+void bench_unet_infer(bench *b) {
+    measure_infer(b, "unet-infer");
+}
+
+void bench_ddpm_train(bench *b) {
+    measure_train(b, "ddpm-unet-train");
+}
+
+void bench_ddpm_infer(bench *b) {
+    measure_infer(b, "ddpm-unet-infer");
 }

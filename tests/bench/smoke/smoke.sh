@@ -21,6 +21,9 @@ for net in lecture compact; do
     check 3 times optimizer --net $net
     check 3 times startup --net $net
 done
+check 1 flops ddpm-unet-train
+check 1 flops ddpm-unet-infer
+check 1 flops ddpm-unet-infer --net cifar
 check 1 sgemm sgemm
 check 16 sde sde # three processes and normals, f32 and f64, on one thread and two
 for name in brownian drift geometric normals increments; do grep -q "\"sde $name\"" "$work/out"; done
@@ -34,7 +37,7 @@ fi
 grep -q 'DM_CONV.*nonsense' "$work/error" || { cat "$work/error"; exit 1; }
 
 # Wrong arguments are refused, with status 2 and the usage.
-for arguments in "" "nonsense" "unet-infer --batch" "unet-infer --batch 0" "unet-infer --net big" "sample --nonsense 1"; do
+for arguments in "" "nonsense" "unet-infer --batch" "unet-infer --batch 0" "unet-infer --net big" "ddpm-unet-infer --net lecture" "sample --nonsense 1"; do
     status=0
     # shellcheck disable=SC2086 # a list of words
     "$bench" $arguments > "$work/out" 2> "$work/error" || status=$?
