@@ -94,11 +94,11 @@ typedef struct DMI_R(dmi_kernels) {
      * backward: the mean, what its rounding lost (x - mean cancels where the variance is small), rstd. */
     void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                const real *residual, real *y, real *mean_rstd, void *scratch);
-    /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. */
+    /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. Overwrites dy. */
     void (*group_norm_backward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
-                                const real *y, const real *mean_rstd, const real *dy, real *dx,
-                                int accumulate_dx, real *dresidual, int accumulate_dresidual, real *dgamma,
-                                real *dbeta, real *dmodulation, int accumulate_dmodulation, void *scratch);
+                                const real *y, const real *mean_rstd, real *dy, real *dx, int accumulate_dx,
+                                real *dresidual, int accumulate_dresidual, real *dgamma, real *dbeta,
+                                real *dmodulation, int accumulate_dmodulation, void *scratch);
     size_t (*group_norm_scratch)(int64_t batch, int64_t c, int32_t workers);
 
     /* ---- attention (hot/attention.c) ---- */

@@ -98,15 +98,21 @@ static inline void vstore_part(real *p, vf v, int64_t n) {
         memcpy(p, &v, (size_t)n * sizeof(real));
 }
 
+#if DMI_REAL_BITS == 32
+typedef int32_t vmask __attribute__((vector_size(VECTOR_ALIGN)));
+#else
+typedef int64_t vmask __attribute__((vector_size(VECTOR_ALIGN)));
+#endif
+
 /* max(v, 0) and NaN -> NaN. */
 static inline vf vrelu(vf v) {
-#if DMI_REAL_BITS == 32
-    typedef int32_t mask __attribute__((vector_size(VECTOR_ALIGN)));
-#else
-    typedef int64_t mask __attribute__((vector_size(VECTOR_ALIGN)));
-#endif
-    const mask negative = (mask)(v < vzero());
-    return (vf)((mask)v & ~negative);
+    const vmask negative = (vmask)(v < vzero());
+    return (vf)((vmask)v & ~negative);
+}
+
+/* v where y > 0, else 0. */
+static inline vf vpositive(vf y, vf v) {
+    return (vf)((vmask)v & (vmask)(y > vzero()));
 }
 
 #endif

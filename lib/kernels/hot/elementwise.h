@@ -19,7 +19,7 @@ void DMI_K(dmi_epilogue_backward)(dm_context *context, int64_t batch, int64_t pi
 void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
                                    const real *residual, real *y, real *mean_rstd, void *scratch);
 void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
-                                    const real *y, const real *mean_rstd, const real *dy, real *dx,
+                                    const real *y, const real *mean_rstd, real *dy, real *dx,
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
                                     real *dgamma, real *dbeta, real *dmodulation, int accumulate_dmodulation,
                                     void *scratch);

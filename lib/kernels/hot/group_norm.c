@@ -9,19 +9,22 @@
  *   dx = rstd (u - mean_g(u) - x_hat mean_g(u x_hat)),  dgamma = sum dz x_hat,  dbeta = sum dz
  *
  * The mean is kept as a sum of two numbers, so that a small variance around a large mean survives.
- * Sums run over RUN pixels in the element type, side by side for all channels, and from there in double. */
+ * Work goes over RUN pixels and a vector of channels at a time: sums run over them in the element type, and
+ * from there in double. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/hot/elementwise.h"
-#include "kernels/hot/scalar_math.h"
+#include "kernels/hot/vector_math.h"
 
 enum { RUN = 16 };
 
+#define INLINE static inline __attribute__((always_inline))
+
 typedef struct norm_job {
     const DMI_R(dmi_group_norm) * norm;
-    const real *x, *in, *y, *dy; /* in: residual */
-    real *out, *mean_rstd, *dx, *dresidual;
+    const real *x, *in, *y; /* in: residual */
+    real *out, *mean_rstd, *dy, *dx, *dresidual;
     int accumulate_dx, accumulate_dresidual;
     double *image_sums; /* [batch][2][c]: sum dz, sum dz x_hat */
     char *work;         /* [workers] of worker_bytes() */
@@ -67,12 +70,6 @@ static channel_work work_of(const norm_job *job, int64_t image, int32_t worker) 
     return w;
 }
 
-/* sums[i] += run[i], run = 0 */
-static void flush(double *restrict sums, real *restrict run, int64_t c) {
-    for (int64_t i = 0; i < c; i++) sums[i] += (double)run[i];
-    memset(run, 0, (size_t)c * sizeof *run);
-}
-
 /* Replaces each channel's number by the mean over its group. */
 static void group_means(double *sums, int64_t c, int64_t groups, int64_t pixels) {
     const int64_t width = c / groups;
@@ -84,81 +81,123 @@ static void group_means(double *sums, int64_t c, int64_t groups, int64_t pixels)
     }
 }
 
-static void sum_channels(const channel_work *w, const real *restrict x, int64_t pixels, int64_t c) {
-    real *restrict run = w->run1;
-    memset(w->sum1, 0, (size_t)c * sizeof *w->sum1);
-    memset(run, 0, (size_t)c * sizeof *run);
-    for (int64_t p = 0; p < pixels; p++) {
-        for (int64_t i = 0; i < c; i++) run[i] += x[p * c + i];
-        if (p % RUN == RUN - 1 || p == pixels - 1) flush(w->sum1, run, c);
+/* Means of n <= RUN pixels, and sums of squares around them: run1, run2, and in rest what run1 lost to
+ * rounding. */
+INLINE void run_moments(int whole, const channel_work *w, const real *x, int64_t n, int64_t c, int64_t i) {
+    const vf count = vsplat((real)n);
+    const int64_t lanes = c - i;
+    vf sum = vzero(), rest = vzero(), squares = vzero();
+    for (int64_t p = 0; p < n; p++) sum += vload_lanes(whole, x + p * c + i, lanes);
+    const vf mean = sum / count;
+    for (int64_t p = 0; p < n; p++) {
+        const vf d = vload_lanes(whole, x + p * c + i, lanes) - mean;
+        rest += d;
+        squares = vfma(d, d, squares);
     }
+    rest = rest / count;
+    vstore_lanes(whole, w->run1 + i, mean, lanes);
+    vstore_lanes(whole, w->rest + i, rest, lanes);
+    vstore_lanes(whole, w->run2 + i, squares - rest * rest * count, lanes);
 }
 
-/* sum1: of x - mean, sum2: of its squares. */
-static void sum_centered(const channel_work *w, const real *restrict x, int64_t pixels, int64_t c) {
-    const real *restrict mean = w->mean;
-    real *restrict run1 = w->run1, *restrict run2 = w->run2;
+/* sum1: means of the channels, sum2: sums of squares around them; runs are joined by eq. 2.1 of Chan, Golub
+ * and LeVeque 1983. */
+static void channel_moments(const channel_work *w, const real *x, int64_t pixels, int64_t c) {
+    double *restrict mean = w->sum1, *restrict squares = w->sum2;
+    const real *restrict run_mean = w->run1, *restrict run_rest = w->rest, *restrict run_squares = w->run2;
     memset(w->sum1, 0, (size_t)(2 * c) * sizeof *w->sum1);
-    memset(run1, 0, (size_t)(2 * c) * sizeof *run1);
-    for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t p = 0; p < pixels; p += RUN) {
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, whole = c / W * W;
+        for (int64_t i = 0; i < whole; i += W) run_moments(1, w, x + p * c, n, c, i);
+        if (whole < c) run_moments(0, w, x + p * c, n, c, whole);
+        const double share = (double)n / (double)(p + n), weight = (double)p * share;
         for (int64_t i = 0; i < c; i++) {
-            const real d = x[p * c + i] - mean[i];
-            run1[i] += d;
-            run2[i] += d * d;
+            const double delta = (double)run_mean[i] + (double)run_rest[i] - mean[i];
+            mean[i] += share * delta;
+            squares[i] += (double)run_squares[i] + weight * delta * delta;
         }
-        if (p % RUN != RUN - 1 && p != pixels - 1) continue;
-        flush(w->sum1, run1, c);
-        flush(w->sum2, run2, c);
     }
 }
 
-/* The last pass of forward; `activation` and `residual` are constants where it is called. */
-static inline __attribute__((always_inline)) void normalise(const channel_work *w, const real *restrict x,
-                                                            const real *restrict in, real *restrict y,
-                                                            int64_t pixels, int64_t c, int32_t activation,
-                                                            int residual) {
-    const real *restrict mean = w->mean, *restrict rest = w->rest, *restrict rstd = w->rstd,
-                         *restrict gamma = w->gamma, *restrict beta = w->beta;
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t i = 0; i < c; i++) {
-            real z = (x[p * c + i] - mean[i] - rest[i]) * rstd[i] * gamma[i] + beta[i];
-            if (residual) z += in[p * c + i];
-            if (activation == DMI_ACT_RELU) z = z > 0 ? z : 0;
-            if (activation == DMI_ACT_SILU) z = z * DMI_K(dmi_sigmoid)(z);
-            y[p * c + i] = z;
-        }
+/* Mean and 1 / sqrt(variance + epsilon) of each group, for its channels and for backward. */
+static void group_statistics(const DMI_R(dmi_group_norm) * norm, const channel_work *w, real *saved) {
+    const int64_t c = norm->c, groups = norm->groups, width = c / groups, pixels = norm->pixels;
+    for (int64_t g = 0; g < groups; g++, saved += 3) {
+        const double *mean = w->sum1 + g * width, *squares = w->sum2 + g * width;
+        double total = 0, sum = 0;
+        for (int64_t i = 0; i < width; i++) total += mean[i];
+        total /= (double)width;
+        for (int64_t i = 0; i < width; i++)
+            sum += squares[i] + (double)pixels * (mean[i] - total) * (mean[i] - total);
+        saved[0] = (real)total;
+        saved[1] = (real)(total - (double)saved[0]);
+        saved[2] = (real)(1 / sqrt(sum / (double)(width * pixels) + norm->epsilon));
+    }
+}
+
+static void load_statistics(const DMI_R(dmi_group_norm) * norm, const channel_work *w, const real *saved) {
+    const int64_t c = norm->c, width = c / norm->groups;
+    for (int64_t i = 0; i < c; i++) {
+        w->mean[i] = saved[i / width * 3];
+        w->rest[i] = saved[i / width * 3 + 1];
+        w->rstd[i] = saved[i / width * 3 + 2];
+    }
+}
+
+/* The constants of a vector of channels. */
+typedef struct column {
+    vf mean, rest, rstd, gamma, beta;
+} column;
+
+INLINE column load_column(int whole, const channel_work *w, int64_t i, int64_t lanes) {
+    return (column){vload_lanes(whole, w->mean + i, lanes), vload_lanes(whole, w->rest + i, lanes),
+                    vload_lanes(whole, w->rstd + i, lanes), vload_lanes(whole, w->gamma + i, lanes),
+                    vload_lanes(whole, w->beta + i, lanes)};
+}
+
+/* n pixels of the last pass of forward; `activation` and `residual` are constants where it is inlined. */
+INLINE void normalise_run(int whole, const channel_work *w, const real *x, const real *in, real *y, int64_t n,
+                          int64_t c, int64_t i, int32_t activation, int residual) {
+    const int64_t lanes = c - i;
+    const column k = load_column(whole, w, i, lanes);
+    const vf scale = k.rstd * k.gamma;
+    for (int64_t p = 0; p < n; p++) {
+        const int64_t at = p * c + i;
+        vf z = vfma(vload_lanes(whole, x + at, lanes) - k.mean - k.rest, scale, k.beta);
+        if (residual) z += vload_lanes(whole, in + at, lanes);
+        if (activation == DMI_ACT_RELU) z = vrelu(z);
+        if (activation == DMI_ACT_SILU) z *= vsigmoid(z);
+        vstore_lanes(whole, y + at, z, lanes);
+    }
+}
+
+INLINE void normalise(const channel_work *w, const real *x, const real *in, real *y, int64_t pixels,
+                      int64_t c, int32_t activation, int residual) {
+    const int64_t whole = c / W * W;
+    for (int64_t p = 0; p < pixels; p += RUN) {
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, at = p * c;
+        for (int64_t i = 0; i < whole; i += W)
+            normalise_run(1, w, x + at, in + at, y + at, n, c, i, activation, residual);
+        if (whole < c) normalise_run(0, w, x + at, in + at, y + at, n, c, whole, activation, residual);
+    }
 }
 
 static void forward_image(void *arg, int64_t image, int32_t worker) {
     const norm_job *job = arg;
     const DMI_R(dmi_group_norm) *norm = job->norm;
-    const int64_t c = norm->c, pixels = norm->pixels, groups = norm->groups, width = c / groups;
-    const real *x = job->x + image * pixels * c, *in = job->in ? job->in + image * pixels * c : NULL;
-    real *y = job->out + image * pixels * c;
+    const int64_t c = norm->c, pixels = norm->pixels, first = image * pixels * c;
+    const real *x = job->x + first, *in = job->in ? job->in + first : x;
+    real *y = job->out + first, *saved = job->mean_rstd + image * norm->groups * 3;
     const channel_work w = work_of(job, image, worker);
-    sum_channels(&w, x, pixels, c);
-    group_means(w.sum1, c, groups, pixels);
-    for (int64_t i = 0; i < c; i++) w.mean[i] = (real)w.sum1[i];
-    /* the sums around that mean correct it: Chan, Golub and LeVeque 1983, eq. 1.7 */
-    sum_centered(&w, x, pixels, c);
-    group_means(w.sum1, c, groups, pixels);
-    group_means(w.sum2, c, groups, pixels);
-    for (int64_t i = 0; i < c; i++) {
-        real *saved = job->mean_rstd + (image * groups + i / width) * 3;
-        w.rest[i] = (real)w.sum1[i];
-        w.rstd[i] = (real)(1 / sqrt(w.sum2[i] - w.sum1[i] * w.sum1[i] + norm->epsilon));
-        saved[0] = w.mean[i];
-        saved[1] = w.rest[i];
-        saved[2] = w.rstd[i];
-    }
+    channel_moments(&w, x, pixels, c);
+    group_statistics(norm, &w, saved);
+    load_statistics(norm, &w, saved);
     if (norm->activation == DMI_ACT_SILU)
         normalise(&w, x, in, y, pixels, c, DMI_ACT_SILU, 0);
-    else if (norm->activation == DMI_ACT_RELU && in)
-        normalise(&w, x, in, y, pixels, c, DMI_ACT_RELU, 1);
     else if (norm->activation == DMI_ACT_RELU)
-        normalise(&w, x, in, y, pixels, c, DMI_ACT_RELU, 0);
+        normalise(&w, x, in, y, pixels, c, DMI_ACT_RELU, job->in != NULL);
     else
-        normalise(&w, x, in, y, pixels, c, DMI_ACT_NONE, in != NULL);
+        normalise(&w, x, in, y, pixels, c, DMI_ACT_NONE, job->in != NULL);
 }
 
 void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
@@ -167,91 +206,96 @@ void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_no
     dmi_parallel(context, norm->batch, forward_image, &job);
 }
 
-/* dz of one element from dy, given x_hat and the output y. */
-static inline __attribute__((always_inline)) real
-activation_gradient(int32_t activation, real gamma, real beta, real x_hat, real y, real dy) {
-    if (activation == DMI_ACT_RELU) return y > 0 ? dy : 0;
-    if (activation == DMI_ACT_SILU) {
-        const real z = gamma * x_hat + beta, s = DMI_K(dmi_sigmoid)(z);
-        return dy * s * (1 + z * (1 - s));
+/* First pass of backward over n pixels: dy becomes dz, run1 and run2 the sums of dz and dz x_hat. */
+INLINE void gradient_run(int whole, const channel_work *w, const real *x, const real *y, real *dy, int64_t n,
+                         int64_t c, int64_t i, int32_t activation) {
+    const int64_t lanes = c - i;
+    const column k = load_column(whole, w, i, lanes);
+    vf sum1 = vzero(), sum2 = vzero();
+    for (int64_t p = 0; p < n; p++) {
+        const int64_t at = p * c + i;
+        const vf x_hat = (vload_lanes(whole, x + at, lanes) - k.mean - k.rest) * k.rstd;
+        vf dz = vload_lanes(whole, dy + at, lanes);
+        if (activation == DMI_ACT_RELU) dz = vpositive(vload_lanes(whole, y + at, lanes), dz);
+        if (activation == DMI_ACT_SILU) {
+            const vf z = vfma(x_hat, k.gamma, k.beta), s = vsigmoid(z);
+            dz *= s * (1 + z * (1 - s));
+        }
+        if (activation != DMI_ACT_NONE) vstore_lanes(whole, dy + at, dz, lanes);
+        sum1 += dz;
+        sum2 = vfma(dz, x_hat, sum2);
     }
-    return dy;
+    vstore_lanes(whole, w->run1 + i, sum1, lanes);
+    vstore_lanes(whole, w->run2 + i, sum2, lanes);
 }
 
-/* First pass of backward: channel sums of dz and dz x_hat. */
-static inline __attribute__((always_inline)) void sum_gradients(const channel_work *w, const real *restrict x,
-                                                                const real *restrict y,
-                                                                const real *restrict dy, int64_t pixels,
-                                                                int64_t c, int32_t activation) {
-    const real *restrict mean = w->mean, *restrict rest = w->rest, *restrict rstd = w->rstd,
-                         *restrict gamma = w->gamma, *restrict beta = w->beta;
-    real *restrict run1 = w->run1, *restrict run2 = w->run2;
+INLINE void sum_gradients(const channel_work *w, const real *x, const real *y, real *dy, int64_t pixels,
+                          int64_t c, int32_t activation) {
+    const int64_t whole = c / W * W;
+    double *restrict sum1 = w->sum1, *restrict sum2 = w->sum2;
+    const real *restrict run1 = w->run1, *restrict run2 = w->run2;
     memset(w->sum1, 0, (size_t)(2 * c) * sizeof *w->sum1);
-    memset(run1, 0, (size_t)(2 * c) * sizeof *run1);
-    for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t p = 0; p < pixels; p += RUN) {
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, at = p * c;
+        for (int64_t i = 0; i < whole; i += W)
+            gradient_run(1, w, x + at, y + at, dy + at, n, c, i, activation);
+        if (whole < c) gradient_run(0, w, x + at, y + at, dy + at, n, c, whole, activation);
         for (int64_t i = 0; i < c; i++) {
-            const int64_t at = p * c + i;
-            const real x_hat = (x[at] - mean[i] - rest[i]) * rstd[i];
-            const real dz = activation_gradient(activation, gamma[i], beta[i], x_hat, y[at], dy[at]);
-            run1[i] += dz;
-            run2[i] += dz * x_hat;
+            sum1[i] += (double)run1[i];
+            sum2[i] += (double)run2[i];
         }
-        if (p % RUN != RUN - 1 && p != pixels - 1) continue;
-        flush(w->sum1, run1, c);
-        flush(w->sum2, run2, c);
     }
 }
 
-static inline __attribute__((always_inline)) void store(real *out, int64_t at, real value, int accumulate) {
-    out[at] = accumulate ? out[at] + value : value;
+/* Second pass; dy holds dz, run1 and run2 rstd times the group means of u and u x_hat. */
+INLINE void input_run(int whole, const channel_work *w, const real *x, const real *dz, real *dx, int64_t n,
+                      int64_t c, int64_t i, int accumulate) {
+    const int64_t lanes = c - i;
+    const column k = load_column(whole, w, i, lanes);
+    const vf m1 = vload_lanes(whole, w->run1 + i, lanes), m2 = vload_lanes(whole, w->run2 + i, lanes);
+    const vf scale = k.rstd * k.gamma;
+    for (int64_t p = 0; p < n; p++) {
+        const int64_t at = p * c + i;
+        const vf x_hat = (vload_lanes(whole, x + at, lanes) - k.mean - k.rest) * k.rstd;
+        vf d = vfma(vload_lanes(whole, dz + at, lanes), scale, -m1) - x_hat * m2;
+        if (accumulate) d += vload_lanes(whole, dx + at, lanes);
+        vstore_lanes(whole, dx + at, d, lanes);
+    }
 }
 
-/* Second pass; run1, run2 hold rstd times the group means of u and u x_hat. */
-static inline __attribute__((always_inline)) void input_gradient(const norm_job *job, const channel_work *w,
-                                                                 int64_t first, int32_t activation,
-                                                                 int accumulate) {
-    const int64_t c = job->norm->c, pixels = job->norm->pixels;
-    const real *restrict x = job->x + first, *restrict y = job->y + first, *restrict dy = job->dy + first;
-    const real *restrict mean = w->mean, *restrict rest = w->rest, *restrict rstd = w->rstd,
-                         *restrict gamma = w->gamma, *restrict beta = w->beta, *restrict m1 = w->run1,
-                         *restrict m2 = w->run2;
-    real *restrict dx = job->dx + first;
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t i = 0; i < c; i++) {
-            const int64_t at = p * c + i;
-            const real x_hat = (x[at] - mean[i] - rest[i]) * rstd[i];
-            const real dz = activation_gradient(activation, gamma[i], beta[i], x_hat, y[at], dy[at]);
-            store(dx, at, rstd[i] * gamma[i] * dz - m1[i] - x_hat * m2[i], accumulate);
-        }
+INLINE void input_gradient(const channel_work *w, const real *x, const real *dz, real *dx, int64_t pixels,
+                           int64_t c, int accumulate) {
+    const int64_t whole = c / W * W;
+    for (int64_t p = 0; p < pixels; p += RUN) {
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, at = p * c;
+        for (int64_t i = 0; i < whole; i += W) input_run(1, w, x + at, dz + at, dx + at, n, c, i, accumulate);
+        if (whole < c) input_run(0, w, x + at, dz + at, dx + at, n, c, whole, accumulate);
+    }
+}
+
+static void store(real *out, int64_t at, real value, int accumulate) {
+    out[at] = accumulate ? out[at] + value : value;
 }
 
 static void residual_gradient(const norm_job *job, int64_t first) {
     const int64_t n = job->norm->c * job->norm->pixels;
-    const real *restrict y = job->y + first, *restrict dy = job->dy + first;
+    const real *restrict dz = job->dy + first;
     real *restrict out = job->dresidual + first;
-    if (job->norm->activation == DMI_ACT_RELU)
-        for (int64_t i = 0; i < n; i++) store(out, i, y[i] > 0 ? dy[i] : 0, job->accumulate_dresidual);
-    else
-        for (int64_t i = 0; i < n; i++) store(out, i, dy[i], job->accumulate_dresidual);
+    for (int64_t i = 0; i < n; i++) store(out, i, dz[i], job->accumulate_dresidual);
 }
 
 static void backward_image(void *arg, int64_t image, int32_t worker) {
     const norm_job *job = arg;
     const DMI_R(dmi_group_norm) *norm = job->norm;
-    const int64_t c = norm->c, pixels = norm->pixels, width = c / norm->groups, first = image * pixels * c;
-    const real *x = job->x + first, *y = job->y + first, *dy = job->dy + first;
-    const int32_t activation = norm->activation;
+    const int64_t c = norm->c, pixels = norm->pixels, first = image * pixels * c;
+    const real *x = job->x + first, *y = job->y + first;
+    real *dy = job->dy + first;
     const channel_work w = work_of(job, image, worker);
     double *sums = job->image_sums + image * 2 * c;
-    for (int64_t i = 0; i < c; i++) {
-        const real *saved = job->mean_rstd + (image * norm->groups + i / width) * 3;
-        w.mean[i] = saved[0];
-        w.rest[i] = saved[1];
-        w.rstd[i] = saved[2];
-    }
-    if (activation == DMI_ACT_RELU)
+    load_statistics(norm, &w, job->mean_rstd + image * norm->groups * 3);
+    if (norm->activation == DMI_ACT_RELU)
         sum_gradients(&w, x, y, dy, pixels, c, DMI_ACT_RELU);
-    else if (activation == DMI_ACT_SILU)
+    else if (norm->activation == DMI_ACT_SILU)
         sum_gradients(&w, x, y, dy, pixels, c, DMI_ACT_SILU);
     else
         sum_gradients(&w, x, y, dy, pixels, c, DMI_ACT_NONE);
@@ -268,14 +312,10 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
         w.run1[i] = (real)((double)w.rstd[i] * w.sum1[i]);
         w.run2[i] = (real)((double)w.rstd[i] * w.sum2[i]);
     }
-    if (activation == DMI_ACT_SILU)
-        input_gradient(job, &w, first, DMI_ACT_SILU, job->accumulate_dx);
-    else if (activation == DMI_ACT_RELU && !job->accumulate_dx)
-        input_gradient(job, &w, first, DMI_ACT_RELU, 0);
-    else if (activation == DMI_ACT_RELU)
-        input_gradient(job, &w, first, DMI_ACT_RELU, 1);
+    if (job->accumulate_dx)
+        input_gradient(&w, x, dy, job->dx + first, pixels, c, 1);
     else
-        input_gradient(job, &w, first, DMI_ACT_NONE, job->accumulate_dx);
+        input_gradient(&w, x, dy, job->dx + first, pixels, c, 0);
 }
 
 /* From an image's sums, which are the gradients of the gamma and beta that it saw. */
@@ -299,7 +339,7 @@ static void parameter_gradients(const DMI_R(dmi_group_norm) * norm, int64_t imag
 }
 
 void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
-                                    const real *y, const real *mean_rstd, const real *dy, real *dx,
+                                    const real *y, const real *mean_rstd, real *dy, real *dx,
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
                                     real *dgamma, real *dbeta, real *dmodulation, int accumulate_dmodulation,
                                     void *scratch) {
