@@ -43,16 +43,32 @@ typedef int32_t dm_variance_type;
 
 /** Algorithm of the reverse step; docs/samplers.md has a table of the names that other packages use. */
 typedef int32_t dm_sampler_type;
-#define DM_SAMPLER_DDPM         1 /**< ancestral sampling, Ho et al. 2020 eq. 6-7 */
-#define DM_SAMPLER_DDIM         2 /**< Song, Meng and Ermon 2021 eq. 12 */
-#define DM_SAMPLER_LECTURE      3 /**< the lecture's reverse_diffusion_step: x0 estimate clamped to [-1, 1] */
-#define DM_SAMPLER_EULER        4 /**< Karras et al. 2022: Euler's method on dx/dsigma = (x - x0) / sigma */
-#define DM_SAMPLER_EULER_A      5 /**< Euler to sigma_down, then fresh noise (ancestral) */
-#define DM_SAMPLER_HEUN         6 /**< Karras et al. 2022, algorithm 1: two network calls a step */
-#define DM_SAMPLER_DPMPP_2M     7 /**< DPM-Solver++ multistep, Lu et al. 2022b; order 1..3, default 2 */
-#define DM_SAMPLER_DPMPP_2M_SDE 8 /**< the same for the reverse SDE; order 1..3, default 2 */
-#define DM_SAMPLER_DPM_2M       9 /**< DPM-Solver multistep, Lu et al. 2022a: noise prediction; order 1..3 */
-#define DM_SAMPLER_DPM_2M_SDE   10 /**< the same for the reverse SDE; order 1..2 */
+#define DM_SAMPLER_DDPM             1 /**< ancestral sampling, Ho et al. 2020 eq. 6-7 */
+#define DM_SAMPLER_DDIM             2 /**< Song, Meng and Ermon 2021 eq. 12 */
+#define DM_SAMPLER_LECTURE          3 /**< the lecture's reverse_diffusion_step: x0 estimate clamped to [-1, 1] */
+#define DM_SAMPLER_EULER            4 /**< Karras et al. 2022: Euler's method on dx/dsigma = (x - x0) / sigma */
+#define DM_SAMPLER_EULER_A          5 /**< Euler to sigma_down, then fresh noise (ancestral) */
+#define DM_SAMPLER_HEUN             6 /**< Karras et al. 2022, algorithm 1: two network calls a step */
+#define DM_SAMPLER_DPMPP_2M         7 /**< DPM-Solver++ multistep, Lu et al. 2022b; order 1..3, default 2 */
+#define DM_SAMPLER_DPMPP_2M_SDE     8 /**< the same for the reverse SDE; order 1..3, default 2 */
+#define DM_SAMPLER_DPM_2M           9 /**< DPM-Solver multistep, Lu et al. 2022a: noise prediction; order 1..3 */
+#define DM_SAMPLER_DPM_2M_SDE       10 /**< the same for the reverse SDE; order 1..2 */
+#define DM_SAMPLER_DDIM_INVERSE     11 /**< DDIM backwards, from data to noise */
+#define DM_SAMPLER_PNDM             12 /**< Liu et al. 2022: Runge-Kutta, then linear multistep; at least 4 steps */
+#define DM_SAMPLER_PLMS             13 /**< Liu et al. 2022: linear multistep alone */
+#define DM_SAMPLER_IPNDM            14 /**< PLMS of v-diffusion networks */
+#define DM_SAMPLER_LMS              15 /**< linear multistep in sigma, order 1..4, default 4 */
+#define DM_SAMPLER_KDPM2            16 /**< DPM-Solver-2 in sigma: two network calls a step */
+#define DM_SAMPLER_KDPM2_A          17 /**< the same, ancestral */
+#define DM_SAMPLER_DPMPP_SINGLE     18 /**< DPM-Solver++ singlestep, order 1..3, default 2 */
+#define DM_SAMPLER_DPM_SINGLE       19 /**< DPM-Solver singlestep, order 1..3, default 2 */
+#define DM_SAMPLER_DPMPP_SINGLE_SDE 20 /**< DPM-Solver++ singlestep for the reverse SDE */
+#define DM_SAMPLER_UNIPC            21 /**< Zhao et al. 2023: predictor and corrector, order 1..3, default 2 */
+#define DM_SAMPLER_DEIS             22 /**< Zhang and Chen 2023, in log rho: order 1..3, default 2 */
+#define DM_SAMPLER_SA_SOLVER        23 /**< Xue et al. 2023: stochastic Adams; order 1..3, default 2 */
+#define DM_SAMPLER_LCM              24 /**< latent consistency models: Luo et al. 2023 */
+#define DM_SAMPLER_TCD              25 /**< trajectory consistency distillation: Zheng et al. 2024; eta is its gamma */
+#define DM_SAMPLER_CM               26 /**< consistency models: Song et al. 2023; DM_PROCESS_EDM alone */
 
 /** Which marginals the state has, x_t = alpha x0 + sigma eps, and what the network sees of them. Algorithms
  * in sigma (Euler and its relatives) take a network of the discrete process with the input x / sqrt(sigma^2 +
@@ -77,6 +93,8 @@ typedef int32_t dm_sigma_schedule;
 typedef int32_t dm_solver_type;
 #define DM_SOLVER_MIDPOINT 1 /**< of DPM-Solver, order 2 */
 #define DM_SOLVER_HEUN     2 /**< of DPM-Solver, order 2 */
+#define DM_SOLVER_BH1      3 /**< of UniPC: B(h) = h */
+#define DM_SOLVER_BH2      4 /**< of UniPC: B(h) = e^h - 1, its default */
 
 /** Options of dm_scheduler_create(). Fill with dm_scheduler_options_init(). */
 typedef struct dm_scheduler_options {
@@ -121,6 +139,20 @@ typedef struct dm_scheduler_options {
     double churn_max;          /**< S_tmax: highest sigma with churn; default 0: no bound */
     double churn_noise;        /**< S_noise: standard deviation of churn's noise; default 0: 1 */
     double flow_shift; /**< of flow matching, sigma' = shift sigma / (1 + (shift - 1) sigma); default 0: 1 */
+    double flow_mu; /**< of flow matching: the shift is exp(flow_mu), as for images of many tokens; default 0:
+                       none */
+    int32_t stochastic_sampling; /**< 1: Euler noises x0 to the next level instead of following the flow;
+                                    default 0 */
+    int32_t thresholding; /**< 1: dynamic thresholding of x0 (Saharia et al. 2022) in place of clip_sample;
+                             default 0 */
+    double dynamic_thresholding_ratio; /**< its quantile of |x0|, 0 < ratio <= 1; default 0: 0.995 */
+    double sample_max_value;           /**< its largest limit, > 0; default 0: 1 */
+    int32_t predict_epsilon;    /**< 1: UniPC and SA-Solver interpolate eps, not x0; the run ends above 0;
+                                   default 0 */
+    int32_t corrector_order;    /**< of SA-Solver, 1..4; default 0: 2 */
+    uint64_t disable_corrector; /**< bit k: UniPC does not correct step k; default 0 */
+    double timestep_scaling;    /**< of LCM's boundary condition, > 0; default 0: 10 */
+    int32_t original_inference_steps; /**< of LCM and TCD: timesteps that the network knows; default 0: 50 */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.
@@ -245,6 +277,18 @@ DM_API int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t inde
  *  @return 1 or 0; 0 when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index);
 
+/** The standard normal numbers that dm_sampler_run() gives step `index` of an image of this seed: what
+ *  dm_rng_normal() gives for stream 1 + index, or, in the solvers of the reverse SDE, the increment of a
+ * Brownian path in the time 1 / sigma^2 over the step, over its square root. The path belongs to the seed:
+ * runs of different numbers of steps see the same one.
+ *  @param scheduler not NULL
+ *  @param index step of the run
+ *  @param seed of the image
+ *  @param out [out] f32, contiguous, the shape of one image: the numbers
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous), and UNSUPPORTED as dm_scheduler_step().
+ * Threads: any. Cost: O(n), up to 45 random numbers an element for a Brownian increment. Since: 0.1 */
+DM_API dm_status dm_scheduler_noise(const dm_scheduler *scheduler, int32_t index, int64_t seed,
+                                    dm_tensor *out);
 /** What the network sees as time in step `index` of the run: the timestep, which algorithms in sigma take
  *  between the training timesteps too, or log(sigma) / 4, T sigma or sigma by the process.
  *  @return NaN when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
@@ -387,8 +431,8 @@ DM_API const char *dm_sigma_schedule_name(dm_sigma_schedule value);
 /** A sigma schedule by its name. @return the constant, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_sigma_schedule dm_sigma_schedule_from_name(const char *name);
-/** Name of a solver's variant: "midpoint" or "heun". @return static string, NULL for a value that is none.
- *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+/** Name of a solver's variant: "midpoint", "heun", "bh1" or "bh2". @return static string, NULL for a value
+ * that is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_solver_type_name(dm_solver_type value);
 /** A solver's variant by its name. @return the constant, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */

@@ -46,8 +46,11 @@ static const name_row sigma_schedules[] = {{DM_SIGMAS_TIMESTEPS, "timesteps"},
                                            {DM_SIGMAS_LU, "lu"},
                                            {DM_SIGMAS_LOG_LINEAR, "log_linear"},
                                            {0, NULL}};
-static const name_row solver_types[] = {
-    {DM_SOLVER_MIDPOINT, "midpoint"}, {DM_SOLVER_HEUN, "heun"}, {0, NULL}};
+static const name_row solver_types[] = {{DM_SOLVER_MIDPOINT, "midpoint"},
+                                        {DM_SOLVER_HEUN, "heun"},
+                                        {DM_SOLVER_BH1, "bh1"},
+                                        {DM_SOLVER_BH2, "bh2"},
+                                        {0, NULL}};
 
 static const char *find_name(const name_row *row, int32_t value) {
     for (; row->name; row++)

@@ -66,6 +66,9 @@ static dm_status check_flags(const dm_scheduler_options *options) {
         {"full_order_final", options->full_order_final},
         {"euler_at_final", options->euler_at_final},
         {"continuous_timesteps", options->continuous_timesteps},
+        {"stochastic_sampling", options->stochastic_sampling},
+        {"thresholding", options->thresholding},
+        {"predict_epsilon", options->predict_epsilon},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (rows[i].value != 0 && rows[i].value != 1)
@@ -115,6 +118,10 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
         {"churn_max", options->churn_max},
         {"churn_noise", options->churn_noise},
         {"flow_shift", options->flow_shift},
+        {"dynamic_thresholding_ratio", options->dynamic_thresholding_ratio},
+        {"sample_max_value", options->sample_max_value},
+        {"timestep_scaling", options->timestep_scaling},
+        {"original_inference_steps", options->original_inference_steps},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (!(rows[i].value >= 0 && isfinite(rows[i].value)))
@@ -125,6 +132,16 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.sigma_max: expected more than sigma_min %g, got %g", options->sigma_min,
                         options->sigma_max);
+    if (options->dynamic_thresholding_ratio > 1)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.dynamic_thresholding_ratio: expected 0..1, got %g",
+                        options->dynamic_thresholding_ratio);
+    if (options->corrector_order < 0 || options->corrector_order > 4)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.corrector_order: expected 0..4, got %d",
+                        (int)options->corrector_order);
+    if (!isfinite(options->flow_mu))
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.flow_mu: expected a finite number, got %g",
+                        options->flow_mu);
     if (!isfinite(options->lambda_min_clipped))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.lambda_min_clipped: expected a finite number, got %g",

@@ -30,18 +30,25 @@ enum {
 
 typedef struct dmi_step {
     double x0_from[DMI_OF_X0];
-    double clip; /* x0 is clamped to +-clip; 0: not at all */
+    double clip;        /* x0 is clamped to +-clip; 0: not at all */
+    double x0_scale;    /* of the clamped x0; 0: 1 */
+    int32_t thresholds; /* clip and x0_scale come from the image itself: dmi_threshold() */
+    int32_t learned; /* DM_VARIANCE_LEARNED..., or 0: noise is scaled by the variance of the network, too */
+    double log_variance_min, log_variance_max; /* of the learned range */
+    double noise_from,
+        noise_to; /* sigma / alpha at the ends of a Brownian increment; 0, 0: noise of its own */
     double prev[DMI_SOURCES];
     double keep[DMI_HISTORY_MAX][DMI_SOURCES];
     uint32_t keeps; /* bit j: history j is replaced */
 } dmi_step;
 
 typedef struct dmi_step_buffers {
-    const float *output; /* of the network */
-    const float *sample; /* x_t */
-    const float *noise;  /* NULL: none drawn */
-    float *prev;         /* may be sample */
-    float *x0_pred;      /* NULL: not wanted */
+    const float *output;   /* of the network */
+    const float *sample;   /* x_t */
+    const float *noise;    /* NULL: none drawn */
+    const float *variance; /* of the network, when it is learned */
+    float *prev;           /* may be sample */
+    float *x0_pred;        /* NULL: not wanted */
     float *history[DMI_HISTORY_MAX];
 } dmi_step_buffers;
 
@@ -53,16 +60,24 @@ typedef void (*dmi_weights_fn)(const dm_scheduler *scheduler, int32_t index, int
 typedef int32_t (*dmi_grid_fn)(const dm_scheduler *scheduler, int32_t steps, int32_t custom,
                                dmi_point *points);
 
+/* An algorithm that does not call the network once a step. */
+typedef struct dmi_calls {
+    int32_t (*count)(int32_t steps); /* network calls; 0: no run has so few steps */
+    /* points[0..steps] of the grid -> points[0..count]; t and the ratio sigma / alpha. */
+    void (*expand)(const dm_scheduler *scheduler, int32_t steps, dmi_point *points);
+    int (*is_first)(int32_t index); /* whether a run may begin at this call */
+} dmi_calls;
+
 typedef struct dmi_algorithm {
     dm_sampler_type type;
     const char *name;
     dmi_grid_fn grid;
     dmi_weights_fn weights;
     int32_t (*history)(const dm_scheduler_options *options); /* buffers; NULL: none */
-    int32_t calls;           /* network calls a step: 1, or 2 but for the last step, which has one */
-    int32_t in_sigma;        /* the state has alpha = 1 */
-    int32_t max_order;       /* highest solver_order; 0: it has no order */
-    uint32_t processes;      /* bit p: DM_PROCESS_ p; 0: the discrete one */
+    const dmi_calls *calls;                                  /* NULL: one a step */
+    int32_t in_sigma;                                        /* the state has alpha = 1 */
+    int32_t max_order;                                       /* highest solver_order; 0: it has no order */
+    uint32_t processes;                                      /* bit p: DM_PROCESS_ p; 0: the discrete one */
     int32_t ends_above_zero; /* its steps to sigma = 0 are not finite: ends at the lowest sigma */
 } dmi_algorithm;
 
@@ -77,6 +92,9 @@ int32_t dmi_history_of(const dm_scheduler *scheduler);
  * no x0 there. */
 dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 int dmi_step_needs_noise(const dmi_step *step);
+/* The standard normal numbers `begin`.. of an image's step; begin is a multiple of 4. */
+void dmi_step_noise(const dmi_step *step, int32_t index, uint64_t seed, uint64_t begin, int64_t count,
+                    float *out);
 /* Whether a run may begin at this network call: not between the calls of one step. */
 int dmi_step_is_first(const dm_scheduler *scheduler, int32_t index);
 /* The same as a status: INVALID_ARGUMENT with `name` in the message. */
@@ -84,19 +102,34 @@ dm_status dmi_check_start(const dm_scheduler *scheduler, const char *name, int32
 /* The step for elements 0..count-1 of every buffer; serial. */
 void dmi_step_apply(const dmi_step *step, const dmi_step_buffers *buffers, int64_t count);
 
+/* Saharia et al. 2022, dynamic thresholding: the limit of this image's x0, and 1 / limit, into clip and
+ * x0_scale. scratch: [size]. */
+void dmi_threshold(const dm_scheduler_options *options, const dmi_step_buffers *image, int64_t size,
+                   float *scratch, dmi_step *step);
+
 /* x0 = sample * x + output * (network output) at a point, and whether that divides by 0. */
 dmi_mix dmi_point_x0(const dm_scheduler *scheduler, const dmi_point *at);
 int dmi_point_has_x0(const dm_scheduler *scheduler, const dmi_point *at);
 /* log(alpha / sigma): infinite at sigma = 0. */
 double dmi_point_lambda(const dmi_point *at);
+/* eps = sample * x + output * (network output). */
+dmi_mix dmi_point_eps(const dm_scheduler *scheduler, const dmi_point *at);
 /* row += weight * eps, with eps = (x - alpha x0) / sigma at the point. */
 void dmi_add_eps(double row[DMI_SOURCES], const dmi_point *at, double weight);
+
+/* The step's noise is the increment of a Brownian path between the points. */
+static inline void dmi_brownian_between(const dmi_point *from, const dmi_point *to, dmi_step *step) {
+    step->noise_from = from->sigma / from->alpha;
+    step->noise_to = to->sigma / to->alpha;
+}
 
 static inline int32_t dmi_ring(int32_t index, int32_t order) {
     return index % order;
 }
-static inline double dmi_clip_of(const dm_scheduler_options *options) {
-    return options->clip_sample ? options->clip_sample_range : 0.0;
+/* The clamp of x0 that the options ask for. */
+static inline void dmi_limit_x0(const dm_scheduler_options *options, dmi_step *step) {
+    step->thresholds = options->thresholding;
+    if (!options->thresholding && options->clip_sample) step->clip = options->clip_sample_range;
 }
 
 void dmi_ddpm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
@@ -106,16 +139,46 @@ void dmi_euler_weights(const dm_scheduler *scheduler, int32_t index, int32_t fir
 void dmi_euler_a_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 void dmi_heun_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 int32_t dmi_heun_history(const dm_scheduler_options *options);
+extern const dmi_calls dmi_heun_calls;
+void dmi_ddim_inverse_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_kdpm2_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_lms_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_pndm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_plms_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_ipndm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 void dmi_dpm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_dpm_single_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_unipc_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_deis_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_sa_solver_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_lcm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_tcd_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_cm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+int32_t dmi_kdpm2_history(const dm_scheduler_options *options);
+int32_t dmi_lms_history(const dm_scheduler_options *options);
+int32_t dmi_pndm_history(const dm_scheduler_options *options);
+int32_t dmi_plms_history(const dm_scheduler_options *options);
+int32_t dmi_ipndm_history(const dm_scheduler_options *options);
 int32_t dmi_dpm_history(const dm_scheduler_options *options);
+int32_t dmi_dpm_single_history(const dm_scheduler_options *options);
+int32_t dmi_unipc_history(const dm_scheduler_options *options);
+int32_t dmi_deis_history(const dm_scheduler_options *options);
+int32_t dmi_sa_solver_history(const dm_scheduler_options *options);
+extern const dmi_calls dmi_kdpm2_calls, dmi_pndm_calls, dmi_plms_calls;
 
-/* prev = x x + d0 D_0 + d1 D_1 + d2 D_2 + noise z of a DPM-Solver step between two points (dpm_multistep.c).
- */
+/* ---- what the solvers in lambda share (dpm_multistep.c) ---- */
+
+/* prev = x x + d0 D_0 + d1 D_1 + d2 D_2 + noise z of a DPM-Solver step between two points. */
 typedef struct dmi_dpm_weights_of {
     double x, d0, d1, d2, noise;
 } dmi_dpm_weights_of;
 void dmi_dpm_coefficients(const dm_scheduler *scheduler, const dmi_point *from, const dmi_point *to,
                           int32_t order, dmi_dpm_weights_of *c);
 int32_t dmi_dpm_order(const dm_scheduler_options *options);
+/* row += weight * (the prediction of this call, x0 or eps). */
+void dmi_dpm_add_prediction(const dm_scheduler *scheduler, const dmi_point *at, double weight,
+                            double row[DMI_SOURCES]);
+/* The order of a multistep method of this one, with what is known, and lowered at the end of the run. */
+int32_t dmi_multistep_order(const dm_scheduler *scheduler, int32_t index, int32_t first, int32_t order);
 
 #endif

@@ -35,5 +35,5 @@ void dmi_ddim_weights(const dm_scheduler *scheduler, int32_t index, int32_t firs
         step->prev[DMI_OF_X0] = sqrt(alpha_bar_next);
     }
     step->prev[DMI_OF_NOISE] = sigma;
-    step->clip = dmi_clip_of(options);
+    dmi_limit_x0(options, step);
 }

@@ -21,5 +21,5 @@ void dmi_ddpm_weights(const dm_scheduler *scheduler, int32_t index, int32_t firs
 
     /* algorithm 2: no noise in the step from the first training timestep */
     step->prev[DMI_OF_NOISE] = t > 0 ? sqrt(variance) : 0.0;
-    step->clip = dmi_clip_of(&scheduler->options);
+    dmi_limit_x0(&scheduler->options, step);
 }

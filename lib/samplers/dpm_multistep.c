@@ -18,11 +18,10 @@ int32_t dmi_dpm_history(const dm_scheduler_options *options) {
     return dmi_dpm_order(options) - 1;
 }
 
-static int32_t order_at(const dm_scheduler *scheduler, int32_t index, int32_t first) {
+int32_t dmi_multistep_order(const dm_scheduler *scheduler, int32_t index, int32_t first, int32_t order) {
     const dm_scheduler_options *options = &scheduler->options;
     const int32_t count = scheduler->num_timesteps, known = index - first + 1;
     const int lower = !options->full_order_final && count < 15;
-    int32_t order = dmi_dpm_order(options);
     if (order > known) order = known;
     if (index == count - 1 && (lower || options->euler_at_final || scheduler->points[count].sigma == 0))
         return 1;
@@ -30,27 +29,44 @@ static int32_t order_at(const dm_scheduler *scheduler, int32_t index, int32_t fi
     return order;
 }
 
+typedef enum dpm_kind { DATA_ODE, NOISE_ODE, DATA_SDE, NOISE_SDE } dpm_kind;
+
+static dpm_kind kind_of(dm_sampler_type type) {
+    switch (type) {
+    case DM_SAMPLER_DPM_2M:
+    case DM_SAMPLER_DPM_SINGLE:
+        return NOISE_ODE;
+    case DM_SAMPLER_DPMPP_2M_SDE:
+    case DM_SAMPLER_DPMPP_SINGLE_SDE:
+        return DATA_SDE;
+    case DM_SAMPLER_DPM_2M_SDE:
+        return NOISE_SDE;
+    default:
+        return DATA_ODE;
+    }
+}
+
 void dmi_dpm_coefficients(const dm_scheduler *scheduler, const dmi_point *from, const dmi_point *to,
                           int32_t order, dmi_dpm_weights_of *c) {
-    const dm_sampler_type type = scheduler->options.sampler;
+    const dpm_kind kind = kind_of(scheduler->options.sampler);
     const int heun = order > 2 || scheduler->options.solver_type == DM_SOLVER_HEUN;
     const double h = dmi_point_lambda(to) - dmi_point_lambda(from);
     const double alpha = to->alpha, sigma = to->sigma;
     c->x = sigma / from->sigma;
     c->noise = 0.0;
-    if (type == DM_SAMPLER_DPM_2M) { /* phi_1(h) = (e^h - 1) / h and so on */
+    if (kind == NOISE_ODE) { /* phi_1(h) = (e^h - 1) / h and so on */
         const double e = expm1(h);
         c->x = alpha / from->alpha;
         c->d0 = -sigma * e;
         c->d1 = heun ? -sigma * (e / h - 1.0) : -0.5 * sigma * e;
         c->d2 = -sigma * ((e - h) / (h * h) - 0.5);
-    } else if (type == DM_SAMPLER_DPM_2M_SDE) {
+    } else if (kind == NOISE_SDE) {
         const double e = expm1(h);
         c->x = alpha / from->alpha;
         c->d0 = -2.0 * sigma * e;
         c->d1 = heun ? -2.0 * sigma * (e / h - 1.0) : -sigma * e;
         c->noise = sigma * sqrt(expm1(2.0 * h));
-    } else if (type == DM_SAMPLER_DPMPP_2M_SDE) {
+    } else if (kind == DATA_SDE) {
         const double e = -expm1(-2.0 * h);
         c->x *= exp(-h);
         c->d0 = alpha * e;
@@ -65,11 +81,10 @@ void dmi_dpm_coefficients(const dm_scheduler *scheduler, const dmi_point *from, 
     }
 }
 
-/* row += weight * m of this call. */
-static void add_prediction(const dm_scheduler *scheduler, const dmi_point *at, double weight,
-                           double row[DMI_SOURCES]) {
-    const dm_sampler_type type = scheduler->options.sampler;
-    if (type == DM_SAMPLER_DPM_2M || type == DM_SAMPLER_DPM_2M_SDE)
+void dmi_dpm_add_prediction(const dm_scheduler *scheduler, const dmi_point *at, double weight,
+                            double row[DMI_SOURCES]) {
+    const dpm_kind kind = kind_of(scheduler->options.sampler);
+    if (kind == NOISE_ODE || kind == NOISE_SDE)
         dmi_add_eps(row, at, weight);
     else
         row[DMI_OF_X0] += weight;
@@ -77,7 +92,8 @@ static void add_prediction(const dm_scheduler *scheduler, const dmi_point *at, d
 
 void dmi_dpm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     const dmi_point *at = scheduler->points + index;
-    const int32_t order = order_at(scheduler, index, first), kept = dmi_dpm_history(&scheduler->options);
+    const int32_t kept = dmi_dpm_history(&scheduler->options);
+    const int32_t order = dmi_multistep_order(scheduler, index, first, kept + 1);
     const double h = dmi_point_lambda(at + 1) - dmi_point_lambda(at);
     double m[3] = {0};
     dmi_dpm_weights_of c = {0};
@@ -98,12 +114,13 @@ void dmi_dpm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first
     }
     step->prev[DMI_OF_SAMPLE] = c.x;
     step->prev[DMI_OF_NOISE] = c.noise;
-    add_prediction(scheduler, at, m[0], step->prev);
+    dmi_brownian_between(at, at + 1, step);
+    dmi_dpm_add_prediction(scheduler, at, m[0], step->prev);
     for (int32_t k = 1; k < order; k++) step->prev[DMI_OF_HISTORY + dmi_ring(index - k, kept)] = m[k];
     if (kept > 0) {
         const int32_t slot = dmi_ring(index, kept);
-        add_prediction(scheduler, at, 1.0, step->keep[slot]);
+        dmi_dpm_add_prediction(scheduler, at, 1.0, step->keep[slot]);
         step->keeps = 1u << slot;
     }
-    step->clip = dmi_clip_of(&scheduler->options);
+    dmi_limit_x0(&scheduler->options, step);
 }

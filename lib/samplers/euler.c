@@ -21,6 +21,12 @@ void dmi_euler_weights(const dm_scheduler *scheduler, int32_t index, int32_t fir
                          sqrt(fmax(0.0, hat * hat - at->sigma * at->sigma));
     const double dt = next->sigma - hat;
     (void)first;
+    if (options->stochastic_sampling) { /* x0, noised again */
+        step->prev[DMI_OF_X0] = next->alpha;
+        step->prev[DMI_OF_NOISE] = next->sigma;
+        dmi_limit_x0(options, step);
+        return;
+    }
     if (gamma > 0) { /* x0 of x + noise z */
         dmi_point churned = *at;
         if (options->process == DM_PROCESS_EDM || options->prediction_type != DM_PREDICTION_V)
@@ -33,5 +39,5 @@ void dmi_euler_weights(const dm_scheduler *scheduler, int32_t index, int32_t fir
     step->prev[DMI_OF_SAMPLE] = 1.0 + dt / hat;
     step->prev[DMI_OF_NOISE] = noise * (1.0 + dt / hat);
     step->prev[DMI_OF_X0] = -dt / hat;
-    step->clip = dmi_clip_of(options);
+    dmi_limit_x0(options, step);
 }

@@ -14,5 +14,5 @@ void dmi_euler_a_weights(const dm_scheduler *scheduler, int32_t index, int32_t f
     step->prev[DMI_OF_SAMPLE] = 1.0 + dt / from;
     step->prev[DMI_OF_X0] = -dt / from;
     step->prev[DMI_OF_NOISE] = up;
-    step->clip = dmi_clip_of(&scheduler->options);
+    dmi_limit_x0(&scheduler->options, step);
 }

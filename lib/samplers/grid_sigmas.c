@@ -44,21 +44,23 @@ static int32_t sigmas_of_process(const dm_scheduler *scheduler, int32_t steps, i
     if (custom) return no_timesteps();
     dmi_sigmas_fill(scheduler, highest, lowest, steps, points);
     points[steps].sigma = ends_above_zero(scheduler) ? lowest : 0.0;
-    for (int32_t k = 0; k <= steps; k++)
-        points[k].t = options->process == DM_PROCESS_VE ? points[k].sigma : 0.25 * log(points[k].sigma);
+    for (int32_t k = 0; k <= steps; k++) points[k].t = dmi_time_of(scheduler, points[k].sigma);
     return check_descending(scheduler, steps, points);
 }
 
 static double shifted(const dm_scheduler_options *options, double sigma) {
-    const double shift = options->flow_shift > 0 ? options->flow_shift : 1.0;
+    const double fixed = options->flow_shift > 0 ? options->flow_shift : 1.0;
+    const double shift = options->flow_mu != 0 ? exp(options->flow_mu) : fixed;
     return shift * sigma / (1.0 + (shift - 1.0) * sigma);
 }
 
-/* From the training sigmas 1/T..1, shifted, N evenly spaced ones, shifted (again, as the package does). */
+/* From the training sigmas 1/T..1, shifted unless by mu, N evenly spaced ones, shifted (again, as the package
+ * does). */
 static int32_t flow_sigmas(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points) {
     const dm_scheduler_options *options = &scheduler->options;
     const int32_t num_train = options->num_train_timesteps;
-    double highest = 1.0, lowest = shifted(options, 1.0 / num_train);
+    double highest = 1.0, lowest = 1.0 / num_train;
+    if (options->flow_mu == 0) lowest = shifted(options, lowest);
     if (custom) return no_timesteps();
     for (int32_t k = 0; k < steps; k++)
         points[k].sigma =
@@ -157,7 +159,8 @@ static int32_t clipped_end(const dm_scheduler *scheduler) {
 static double whole_timestep(const dm_scheduler_options *options, double t) {
     const int is_rounded =
         options->sigma_schedule == DM_SIGMAS_KARRAS || options->sigma_schedule == DM_SIGMAS_LU;
-    if (is_rounded && options->beta_schedule != DM_BETA_SCHEDULE_SQUARED_COSINE) return rint(t);
+    const int is_dpm = options->sampler >= DM_SAMPLER_DPMPP_2M && options->sampler <= DM_SAMPLER_DPM_2M_SDE;
+    if (is_rounded && !(is_dpm && options->beta_schedule == DM_BETA_SCHEDULE_SQUARED_COSINE)) return rint(t);
     return floor(t + 1e-9);
 }
 
@@ -169,7 +172,8 @@ static int32_t flow_lambdas(const dm_scheduler *scheduler, int32_t steps, int32_
         points[k].sigma = shifted(options, (1.0 - 1.0 / num_train) * (steps - k) / steps);
         points[k].t = floor(points[k].sigma * num_train + 1e-9);
     }
-    points[steps].t = points[steps].sigma = 0.0;
+    points[steps].sigma = ends_above_zero(scheduler) ? points[steps - 1].sigma : 0.0;
+    points[steps].t = 0.0;
     return check_descending(scheduler, steps, points);
 }
 

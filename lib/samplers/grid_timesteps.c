@@ -1,6 +1,4 @@
 /* The training timesteps of DDPM, DDIM and their relatives. */
-#include <math.h>
-
 #include "samplers/grid.h"
 
 int32_t dmi_grid_timesteps(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points) {
@@ -12,9 +10,8 @@ int32_t dmi_grid_timesteps(const dm_scheduler *scheduler, int32_t steps, int32_t
     if (dmi_timesteps_check_first(points[0].timestep, num_train, options->steps_offset, steps) != DM_OK)
         return -1;
     for (int32_t k = 0; k < steps; k++) {
-        const double alpha_bar = scheduler->alpha_bars[points[k].timestep];
         points[k].t = points[k].timestep;
-        points[k].sigma = sqrt((1.0 - alpha_bar) / alpha_bar);
+        points[k].sigma = dmi_ratio_at(scheduler, points[k].timestep);
     }
     points[steps].t = 0;
     points[steps].sigma = 0;

@@ -10,10 +10,26 @@ int32_t dmi_heun_history(const dm_scheduler_options *options) {
     return 2;
 }
 
+static int32_t count(int32_t steps) {
+    return 2 * steps - 1;
+}
+
+static void expand(const dm_scheduler *scheduler, int32_t steps, dmi_point *points) {
+    (void)scheduler;
+    points[2 * steps - 1] = points[steps];
+    for (int32_t k = steps - 1; k > 0; k--) points[2 * k - 1] = points[2 * k] = points[k];
+}
+
+static int is_first(int32_t index) {
+    return index % 2 == 0;
+}
+
+const dmi_calls dmi_heun_calls = {count, expand, is_first};
+
 void dmi_heun_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     const dmi_point *at = scheduler->points + index;
     (void)first;
-    step->clip = dmi_clip_of(&scheduler->options);
+    dmi_limit_x0(&scheduler->options, step);
     if (index % 2 == 0) {
         const double dt = at[1].sigma - at->sigma;
         step->prev[DMI_OF_SAMPLE] = 1.0 + dt / at->sigma;

@@ -48,6 +48,19 @@ dmi_mix dmi_point_x0(const dm_scheduler *scheduler, const dmi_point *at) {
     }
 }
 
+dmi_mix dmi_point_eps(const dm_scheduler *scheduler, const dmi_point *at) {
+    if (scheduler->options.prediction_type == DM_PREDICTION_EPSILON &&
+        scheduler->options.process != DM_PROCESS_EDM)
+        return (dmi_mix){0.0, 1.0};
+    if (scheduler->options.prediction_type == DM_PREDICTION_V &&
+        scheduler->options.process <= DM_PROCESS_DISCRETE) {
+        const double norm = sqrt(at->alpha * at->alpha + at->sigma * at->sigma);
+        return (dmi_mix){at->sigma / (norm * norm), at->alpha / norm};
+    }
+    const dmi_mix x0 = dmi_point_x0(scheduler, at);
+    return (dmi_mix){(1.0 - at->alpha * x0.sample) / at->sigma, -at->alpha * x0.output / at->sigma};
+}
+
 void dmi_add_eps(double row[DMI_SOURCES], const dmi_point *at, double weight) {
     row[DMI_OF_SAMPLE] += weight / at->sigma;
     row[DMI_OF_X0] -= weight * at->alpha / at->sigma;

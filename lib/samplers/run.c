@@ -44,6 +44,7 @@ static double init_noise_sigma(const dm_scheduler *scheduler) {
     case DM_PROCESS_VE:
         return highest;
     case DM_PROCESS_EDM:
+        if (options->sampler == DM_SAMPLER_CM) return highest;
         return sqrt(highest * highest + 1.0);
     default:
         if (!dmi_algorithm_of(options->sampler)->in_sigma) return 1.0;
@@ -51,15 +52,8 @@ static double init_noise_sigma(const dm_scheduler *scheduler) {
     }
 }
 
-/* points[0..steps] -> a point a network call, and the end. */
-static void expand(const dmi_algorithm *algorithm, int32_t steps, dmi_point *points) {
-    if (algorithm->calls != 2) return;
-    points[2 * steps - 1] = points[steps];
-    for (int32_t k = steps - 1; k > 0; k--) points[2 * k - 1] = points[2 * k] = points[k];
-}
-
 static int32_t calls_of(const dmi_algorithm *algorithm, int32_t steps) {
-    return algorithm->calls == 2 ? 2 * steps - 1 : steps;
+    return algorithm->calls ? algorithm->calls->count(steps) : steps;
 }
 
 static int64_t integer_at(const dm_tensor *tensor, int64_t index) {
@@ -71,7 +65,11 @@ static int64_t integer_at(const dm_tensor *tensor, int64_t index) {
 /* timesteps: the caller's own, or NULL. */
 static dm_status set_run(dm_scheduler *scheduler, int32_t steps, const dm_tensor *timesteps) {
     const dmi_algorithm *algorithm = dmi_algorithm_of(scheduler->options.sampler);
-    const size_t room = (size_t)calls_of(algorithm, steps) + 1;
+    const int32_t calls = calls_of(algorithm, steps);
+    if (calls == 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "num_inference_steps: %s has no run of %d steps",
+                        algorithm->name, (int)steps);
+    const size_t room = (size_t)(calls > steps ? calls : steps) + 1;
     dmi_point *points = dmi_alloc_array(scheduler->context, room, sizeof(dmi_point));
     if (!points) return DM_ERROR_OUT_OF_MEMORY;
     for (int32_t k = 0; timesteps && k < steps; k++) points[k].timestep = (int32_t)integer_at(timesteps, k);
@@ -80,7 +78,7 @@ static dm_status set_run(dm_scheduler *scheduler, int32_t steps, const dm_tensor
         dmi_free(scheduler->context, points);
         return dm_last_status();
     }
-    expand(algorithm, count, points);
+    if (algorithm->calls) algorithm->calls->expand(scheduler, count, points);
     dmi_free(scheduler->context, scheduler->points);
     scheduler->points = points;
     scheduler->num_timesteps = calls_of(algorithm, count);
@@ -94,11 +92,12 @@ static dm_status set_run(dm_scheduler *scheduler, int32_t steps, const dm_tensor
 
 /* ---- the API ---- */
 
-/* The solvers in lambda take steps between T noise levels. */
+/* The solvers in lambda take steps between T noise levels, distilled networks know a part of them. */
 static int32_t most_steps(const dm_scheduler *scheduler) {
     const int32_t num_train = scheduler->options.num_train_timesteps;
-    const int between = dmi_algorithm_of(scheduler->options.sampler)->grid == dmi_grid_lambdas;
-    return between && num_train > 1 ? num_train - 1 : num_train;
+    const dmi_grid_fn grid = dmi_algorithm_of(scheduler->options.sampler)->grid;
+    if (grid == dmi_grid_distilled) return dmi_original_steps(&scheduler->options);
+    return grid == dmi_grid_lambdas && num_train > 1 ? num_train - 1 : num_train;
 }
 
 /* All noise levels of the training, whatever the options say of shorter runs. */
@@ -109,7 +108,7 @@ dm_status dmi_scheduler_set_default_run(dm_scheduler *scheduler) {
     if (status != DM_OK) return status;
     scheduler->options.steps_offset = 0;
     scheduler->options.lambda_min_clipped = 0;
-    if (steps < asked.num_train_timesteps) scheduler->options.timestep_spacing = DM_SPACING_LINSPACE;
+    if (steps == asked.num_train_timesteps - 1) scheduler->options.timestep_spacing = DM_SPACING_LINSPACE;
     status = set_run(scheduler, steps, NULL);
     scheduler->options = asked;
     return status;

@@ -87,6 +87,8 @@ void dm_sampler_destroy(dm_sampler *sampler) {
     dmi_free(context, sampler->t.data);
     dmi_free(context, sampler->labels.data);
     dmi_free(context, sampler->history.data);
+    dmi_free(context, sampler->scratch.data);
+    dmi_free(context, sampler->limits.data);
     dmi_free(context, sampler->x0_pred.data);
     dmi_free(context, sampler);
 }

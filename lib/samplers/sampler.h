@@ -42,13 +42,11 @@ struct dm_sampler {
     dmi_buffer t;       /* f32 [chunk or 2 * chunk] */
     dmi_buffer labels;  /* i32 [chunk or 2 * chunk] */
     dmi_buffer history; /* f32 [buffers of the algorithm, N, ...] */
+    dmi_buffer scratch; /* f32 [chunk, 3, ...]: |x0|, output and noise, and f64 [chunk]: thresholding */
+    dmi_buffer limits;
     dmi_buffer x0_pred; /* f32 [N, ...], for the progress callback */
 };
 
-/* Streams of an image's seed: x_T, and the noise of step `index` of the scheduler's timesteps. */
-static inline uint64_t dmi_sampler_noise_stream(int32_t index) {
-    return 1 + (uint64_t)index;
-}
-enum { DMI_SAMPLER_START_STREAM = 0 };
+enum { DMI_SAMPLER_START_STREAM = 0 }; /* of an image's seed: x_T */
 
 #endif

@@ -101,12 +101,36 @@ static const float *guide(const sampling *run, row_piece at, const float *condit
     return guided;
 }
 
+static void draw_noise(const sampling *run, int64_t image, row_piece at, float *noise) {
+    dmi_step_noise(&run->step, run->index, seed_of(run, image), (uint64_t)at.begin, at.count, noise);
+}
+
+/* Dynamic thresholding: the limit of each image's x0, from the guided output. */
+static void limit_image(void *arg, int64_t row, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    const int64_t image = run->first + row;
+    const row_piece whole = {row, 0, run->size};
+    float *scratch = (float *)run->sampler->scratch.data + row * 3 * run->size;
+    const float *output = (const float *)run->sampler->output.data + row * run->size;
+    dmi_step_buffers buffers = {.sample = run->x + image * run->size};
+    dmi_step step = run->step;
+    buffers.output = guide(run, whole, output, scratch + run->size);
+    if (run->draws_noise) {
+        draw_noise(run, image, whole, scratch + 2 * run->size);
+        buffers.noise = scratch + 2 * run->size;
+    }
+    dmi_threshold(&run->sampler->scheduler->options, &buffers, run->size, scratch, &step);
+    ((double *)run->sampler->limits.data)[row] = step.clip;
+}
+
 static void step_block(void *arg, int64_t block, int32_t worker) {
     sampling *run = arg;
     (void)worker;
     float noise[BLOCK], guided[BLOCK];
     const row_piece at = piece_of(run, block);
     const int64_t image = run->first + at.row;
+    dmi_step step = run->step;
     const int64_t here = image * run->size + at.begin;
     const float *output = run->sampler->output.data;
     float *x0_pred = run->sampler->options.progress ? run->sampler->x0_pred.data : NULL;
@@ -116,11 +140,14 @@ static void step_block(void *arg, int64_t block, int32_t worker) {
         buffers.history[j] = (float *)run->sampler->history.data + j * run->count * run->size + here;
     buffers.output = guide(run, at, output + at.row * run->size + at.begin, guided);
     if (run->draws_noise) {
-        dmi_normal_fill(seed_of(run, image), dmi_sampler_noise_stream(run->index), (uint64_t)at.begin,
-                        at.count, noise);
+        draw_noise(run, image, at, noise);
         buffers.noise = noise;
     }
-    dmi_step_apply(&run->step, &buffers, at.count);
+    if (step.thresholds) {
+        step.clip = ((const double *)run->sampler->limits.data)[at.row];
+        step.x0_scale = 1.0 / step.clip;
+    }
+    dmi_step_apply(&step, &buffers, at.count);
     if (any_not_finite(run->x + here, at.count)) note_bad_row(run, at.row);
 }
 
@@ -206,6 +233,7 @@ static dm_status step_chunk(sampling *run) {
     atomic_store(&run->bad_row, run->rows);
     dmi_parallel(context, run->rows * run->blocks, check_block, run);
     if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "denoise: the network's output");
+    if (run->step.thresholds) dmi_parallel(context, run->images, limit_image, run);
     dmi_parallel(context, run->images * run->blocks, step_block, run);
     if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "run: the sample");
     return DM_OK;
@@ -300,6 +328,10 @@ static dm_status prepare(const sampling *run) {
     if (run->guided || has_scaled_input(sampler))
         DM_TRY(reserve(context, &sampler->input, rows * run->size, sizeof(float)));
     DM_TRY(reserve(context, &sampler->history, run->histories * run->count * run->size, sizeof(float)));
+    if (sampler->scheduler->options.thresholding) {
+        DM_TRY(reserve(context, &sampler->scratch, 3 * run->chunk * run->size, sizeof(float)));
+        DM_TRY(reserve(context, &sampler->limits, run->chunk, sizeof(double)));
+    }
     if (run->labels) DM_TRY(reserve(context, &sampler->labels, rows, sizeof(int32_t)));
     if (sampler->options.progress)
         DM_TRY(reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));

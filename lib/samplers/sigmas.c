@@ -13,6 +13,25 @@ static double table(const dm_scheduler *scheduler, int32_t t) {
     return sqrt((1.0 - known) / known);
 }
 
+double dmi_ratio_at(const dm_scheduler *scheduler, int32_t t) {
+    const double alpha_bar = scheduler->alpha_bars[t];
+    return sqrt((1.0 - alpha_bar) / alpha_bar);
+}
+
+double dmi_time_of(const dm_scheduler *scheduler, double sigma) {
+    const dm_scheduler_options *options = &scheduler->options;
+    switch (options->process) {
+    case DM_PROCESS_EDM:
+        return 0.25 * log(sigma);
+    case DM_PROCESS_FLOW:
+        return sigma * options->num_train_timesteps;
+    case DM_PROCESS_VE:
+        return sigma;
+    default:
+        return options->continuous_timesteps ? 0.25 * log(sigma) : dmi_sigma_to_t(scheduler, sigma);
+    }
+}
+
 double dmi_sigma_at(const dm_scheduler *scheduler, double t) {
     const int32_t last = scheduler->options.num_train_timesteps - 1;
     if (t <= 0) return table(scheduler, 0);
@@ -77,7 +96,7 @@ double dmi_beta_quantile(double p, double a) {
     return 0.5 * (low + high);
 }
 
-static double sigma_of(const dm_scheduler_options *options, double highest, double lowest, double ramp) {
+double dmi_sigma_of(const dm_scheduler_options *options, double highest, double lowest, double ramp) {
     const double rho = options->rho;
     switch (options->sigma_schedule) {
     case DM_SIGMAS_EXPONENTIAL:
@@ -105,5 +124,5 @@ void dmi_sigmas_fill(const dm_scheduler *scheduler, double highest, double lowes
         points[k].sigma = k == 0 ? highest
                           : k == count - 1
                               ? lowest
-                              : sigma_of(&scheduler->options, highest, lowest, (double)k / (count - 1));
+                              : dmi_sigma_of(&scheduler->options, highest, lowest, (double)k / (count - 1));
 }

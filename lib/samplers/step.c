@@ -1,4 +1,5 @@
 /* The loop over elements behind every algorithm. */
+#include <math.h>
 #include <string.h>
 
 #include "samplers/algorithm.h"
@@ -52,17 +53,34 @@ static void estimate_x0(const dmi_step *step, const float *const *from, int64_t 
     double x0[TILE];
     combine(step->x0_from, DMI_OF_X0, from, count, x0);
     for (int64_t i = 0; i < count && step->clip > 0; i++) x0[i] = clamp(x0[i], step->clip);
+    for (int64_t i = 0; i < count && step->x0_scale > 0; i++) x0[i] *= step->x0_scale;
     store(x0, count, out);
+}
+
+/* Noise of the variance that the network gives. The range: Nichol and Dhariwal 2021, eq. 15, with v from -1
+ * to 1. */
+static void scale_noise(const dmi_step *step, const float *variance, const float *noise, int64_t count,
+                        float *out) {
+    const double low = step->log_variance_min, width = step->log_variance_max - low;
+    for (int64_t i = 0; i < count; i++) {
+        const double v = (double)variance[i];
+        const double log_variance = step->learned == DM_VARIANCE_LEARNED ? v : low + 0.5 * (v + 1.0) * width;
+        out[i] = (float)(exp(0.5 * log_variance) * (double)noise[i]);
+    }
 }
 
 static void step_tile(const dmi_step *step, const dmi_step *folded, const dmi_step_buffers *buffers,
                       int64_t at, int64_t count) {
     const float *from[DMI_SOURCES] = {NULL};
-    float x0[TILE], kept[DMI_HISTORY_MAX][TILE];
+    float x0[TILE], scaled[TILE], kept[DMI_HISTORY_MAX][TILE];
     double sum[TILE];
     from[DMI_OF_SAMPLE] = buffers->sample + at;
     from[DMI_OF_OUTPUT] = buffers->output + at;
     from[DMI_OF_NOISE] = buffers->noise ? buffers->noise + at : NULL;
+    if (step->learned && buffers->noise) {
+        scale_noise(step, buffers->variance + at, buffers->noise + at, count, scaled);
+        from[DMI_OF_NOISE] = scaled;
+    }
     for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
         if (buffers->history[j]) from[DMI_OF_HISTORY + j] = buffers->history[j] + at;
     estimate_x0(step, from, count, x0);

@@ -13,15 +13,15 @@ struct dm_stepper {
 };
 
 typedef struct step_task {
+    const dm_scheduler *scheduler;
     const dmi_step *step;
     dmi_step_buffers buffers;
-    int64_t count;
+    int64_t images, size, pieces; /* elements and pieces of an image; one image unless it matters */
+    float *scratch;               /* [images][size], and the limits of their x0 [images]; thresholding */
+    double *limits;
 } step_task;
 
-static void step_block(void *arg, int64_t block, int32_t worker) {
-    const step_task *task = arg;
-    (void)worker;
-    const int64_t at = block * BLOCK;
+static dmi_step_buffers buffers_at(const step_task *task, int64_t at) {
     dmi_step_buffers buffers = task->buffers;
     buffers.output += at;
     buffers.sample += at;
@@ -30,7 +30,53 @@ static void step_block(void *arg, int64_t block, int32_t worker) {
     if (buffers.x0_pred) buffers.x0_pred += at;
     for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
         if (buffers.history[j]) buffers.history[j] += at;
-    dmi_step_apply(task->step, &buffers, task->count - at < BLOCK ? task->count - at : BLOCK);
+    return buffers;
+}
+
+static void limit_image(void *arg, int64_t image, int32_t worker) {
+    const step_task *task = arg;
+    (void)worker;
+    const int64_t at = image * task->size;
+    const dmi_step_buffers buffers = buffers_at(task, at);
+    dmi_step step = *task->step;
+    dmi_threshold(&task->scheduler->options, &buffers, task->size, task->scratch + at, &step);
+    task->limits[image] = step.clip;
+}
+
+static void step_block(void *arg, int64_t block, int32_t worker) {
+    const step_task *task = arg;
+    (void)worker;
+    const int64_t image = block / task->pieces, begin = block % task->pieces * BLOCK;
+    const int64_t count = task->size - begin < BLOCK ? task->size - begin : BLOCK;
+    const dmi_step_buffers buffers = buffers_at(task, image * task->size + begin);
+    dmi_step step = *task->step;
+    if (task->limits) {
+        step.clip = task->limits[image];
+        step.x0_scale = 1.0 / step.clip;
+    }
+    dmi_step_apply(&step, &buffers, count);
+}
+
+/* Sample tensors of rank 2 and more are [B,...]. */
+static dm_status run_step(dm_context *context, step_task *task, const dm_tensor *sample) {
+    const int64_t total = dm_tensor_numel(sample);
+    if (total == 0) return DM_OK;
+    task->images = task->step->thresholds && sample->rank > 1 ? sample->shape[0] : 1;
+    task->size = total / task->images;
+    task->pieces = (task->size + BLOCK - 1) / BLOCK;
+    if (task->step->thresholds) {
+        task->scratch = dmi_alloc_array(context, (size_t)total, sizeof(float));
+        if (task->scratch) task->limits = dmi_alloc_array(context, (size_t)task->images, sizeof(double));
+        if (!task->limits) {
+            dmi_free(context, task->scratch);
+            return DM_ERROR_OUT_OF_MEMORY;
+        }
+        dmi_parallel(context, task->images, limit_image, task);
+    }
+    dmi_parallel(context, task->images * task->pieces, step_block, task);
+    dmi_free(context, task->scratch);
+    dmi_free(context, task->limits);
+    return DM_OK;
 }
 
 static dm_status check_index(const dm_scheduler *scheduler, int32_t index) {
@@ -59,12 +105,16 @@ done:
     return status;
 }
 
-static void run_step(dm_context *context, const dmi_step *step, step_task *task, const dm_tensor *noise,
-                     dm_tensor *x0_pred) {
-    task->step = step;
-    if (noise) task->buffers.noise = noise->data;
-    if (x0_pred) task->buffers.x0_pred = x0_pred->data;
-    if (task->count > 0) dmi_parallel(context, (task->count + BLOCK - 1) / BLOCK, step_block, task);
+static step_task task_of(const dm_scheduler *scheduler, const dmi_step *step, const dm_tensor *model_output,
+                         const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample,
+                         dm_tensor *x0_pred) {
+    return (step_task){.scheduler = scheduler,
+                       .step = step,
+                       .buffers = {.output = model_output->data,
+                                   .sample = sample->data,
+                                   .noise = noise ? noise->data : NULL,
+                                   .prev = prev_sample->data,
+                                   .x0_pred = x0_pred ? x0_pred->data : NULL}};
 }
 
 /* ---- without history ---- */
@@ -87,10 +137,8 @@ dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index, const 
                         dm_sampler_type_name(scheduler->options.sampler));
     DM_TRY(dmi_step_at(scheduler, index, index, &step));
     DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
-    step_task task = {
-        .buffers = {.output = model_output->data, .sample = sample->data, .prev = prev_sample->data},
-        .count = dm_tensor_numel(sample)};
-    run_step(scheduler->context, &step, &task, noise, x0_pred);
+    step_task task = task_of(scheduler, &step, model_output, sample, noise, prev_sample, x0_pred);
+    DM_TRY(run_step(scheduler->context, &task, sample));
 done:
     return status;
 }
@@ -194,13 +242,12 @@ dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, co
                         (int)stepper->scheduler->num_timesteps);
     DM_TRY(dmi_step_at(stepper->scheduler, stepper->index, stepper->first, &step));
     DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
-    step_task task = {
-        .buffers = {.output = model_output->data, .sample = sample->data, .prev = prev_sample->data},
-        .count = dm_tensor_numel(sample)};
-    DM_TRY(reserve_history(stepper, task.count));
+    step_task task = task_of(stepper->scheduler, &step, model_output, sample, noise, prev_sample, x0_pred);
+    const int64_t count = dm_tensor_numel(sample);
+    DM_TRY(reserve_history(stepper, count));
     for (int32_t j = 0; j < dmi_history_of(stepper->scheduler); j++)
-        task.buffers.history[j] = stepper->history + j * task.count;
-    run_step(stepper->context, &step, &task, noise, x0_pred);
+        task.buffers.history[j] = stepper->history + j * count;
+    DM_TRY(run_step(stepper->context, &task, sample));
     stepper->index++;
 done:
     return status;

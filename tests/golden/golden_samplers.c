@@ -86,7 +86,7 @@ static int read_model(golden *g, const cJSON *json, const dm_scheduler *schedule
 
 /* {"num_inference_steps", "set_timesteps": {} or {"timesteps": [...]}} */
 static int choose_timesteps(golden *g, const cJSON *json, dm_scheduler *scheduler) {
-    static const char *const keys[] = {"timesteps", NULL};
+    static const char *const keys[] = {"timesteps", "mu", "num_inference_steps", NULL};
     const cJSON *arguments = cJSON_GetObjectItemCaseSensitive(json, "set_timesteps");
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(arguments, "timesteps"), *item;
     const int64_t count = cJSON_GetArraySize(list);
@@ -230,7 +230,10 @@ static void check(golden *g, const cJSON *json) {
                                        "f32_dev_final",
                                        NULL};
     const cJSON *config = cJSON_GetObjectItemCaseSensitive(json, "config");
-    const cJSON *arguments = cJSON_GetObjectItemCaseSensitive(json, "step");
+    cJSON *arguments = cJSON_GetObjectItemCaseSensitive(json, "step");
+    const cJSON *mu =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, "set_timesteps"), "mu");
+    if (mu) cJSON_AddNumberToObject(arguments, "mu", mu->valuedouble);
     run r = {.scale = fmax(1, golden_number(json, "max_abs", 0))};
     if (!golden_scheduler(g, golden_text(json, "cls", ""), config, arguments, &r.scheduler)) return;
     if (golden_only_keys(g, json, keys) && !golden_stopped(g) && choose_timesteps(g, json, r.scheduler) &&

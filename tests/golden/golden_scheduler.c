@@ -15,14 +15,27 @@ typedef struct scheduler_class {
 static const scheduler_class classes[] = {
     {"DDPMScheduler", "leading", DM_SAMPLER_DDPM, 1, 1e-4, 0.02},
     {"DDIMScheduler", "leading", DM_SAMPLER_DDIM, 1, 1e-4, 0.02},
+    {"DDIMInverseScheduler", "leading", DM_SAMPLER_DDIM_INVERSE, 1, 1e-4, 0.02},
+    {"PNDMScheduler", "leading", DM_SAMPLER_PNDM, 0, 1e-4, 0.02},
+    {"IPNDMScheduler", "leading", DM_SAMPLER_IPNDM, 0, 1e-4, 0.02},
+    {"LMSDiscreteScheduler", "linspace", DM_SAMPLER_LMS, 0, 1e-4, 0.02},
     {"EulerDiscreteScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
     {"EulerAncestralDiscreteScheduler", "linspace", DM_SAMPLER_EULER_A, 0, 1e-4, 0.02},
     {"HeunDiscreteScheduler", "linspace", DM_SAMPLER_HEUN, 0, 0.00085, 0.012},
+    {"KDPM2DiscreteScheduler", "linspace", DM_SAMPLER_KDPM2, 0, 0.00085, 0.012},
+    {"KDPM2AncestralDiscreteScheduler", "linspace", DM_SAMPLER_KDPM2_A, 0, 0.00085, 0.012},
     {"DPMSolverMultistepScheduler", "linspace", DM_SAMPLER_DPMPP_2M, 0, 1e-4, 0.02},
+    {"DPMSolverSinglestepScheduler", "linspace", DM_SAMPLER_DPMPP_SINGLE, 0, 1e-4, 0.02},
+    {"UniPCMultistepScheduler", "linspace", DM_SAMPLER_UNIPC, 0, 1e-4, 0.02},
+    {"DEISMultistepScheduler", "linspace", DM_SAMPLER_DEIS, 0, 1e-4, 0.02},
+    {"SASolverScheduler", "linspace", DM_SAMPLER_SA_SOLVER, 0, 1e-4, 0.02},
     {"EDMEulerScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
     {"EDMDPMSolverMultistepScheduler", "linspace", DM_SAMPLER_DPMPP_2M, 0, 1e-4, 0.02},
     {"FlowMatchEulerDiscreteScheduler", "linspace", DM_SAMPLER_EULER, 0, 1e-4, 0.02},
     {"FlowMatchHeunDiscreteScheduler", "linspace", DM_SAMPLER_HEUN, 0, 1e-4, 0.02},
+    {"LCMScheduler", "leading", DM_SAMPLER_LCM, 0, 0.00085, 0.012},
+    {"TCDScheduler", "leading", DM_SAMPLER_TCD, 0, 0.00085, 0.012},
+    {"CMStochasticIterativeScheduler", "leading", DM_SAMPLER_CM, 1, 1e-4, 0.02},
 };
 enum { NUM_CLASSES = sizeof classes / sizeof classes[0] };
 
@@ -65,10 +78,20 @@ static const char *const config_keys[] = {"_class_name",
                                           "euler_at_final",
                                           "lambda_min_clipped",
                                           "flow_shift",
+                                          "use_dynamic_shifting",
+                                          "stochastic_sampling",
+                                          "skip_prk_steps",
+                                          "predict_x0",
+                                          "disable_corrector",
+                                          "predictor_order",
+                                          "corrector_order",
+                                          "timestep_scaling",
+                                          "original_inference_steps",
                                           "shift",
                                           NULL};
 static const char *const step_keys[] = {
-    "eta", "use_clipped_model_output", "s_churn", "s_tmin", "s_tmax", "s_noise", NULL};
+    "order",   "mu", "num_inference_steps", "eta", "use_clipped_model_output", "s_churn", "s_tmin", "s_tmax",
+    "s_noise", NULL};
 
 /* A constant by name; the fallback is diffusers' default. */
 static int read_name(golden *g, const cJSON *config, const char *key, const char *fallback,
@@ -81,16 +104,21 @@ static int read_name(golden *g, const cJSON *config, const char *key, const char
 
 static void read_numbers(const cJSON *config, const cJSON *step, const scheduler_class *c,
                          dm_scheduler_options *o) {
-    o->num_train_timesteps = (int32_t)golden_number(config, "num_train_timesteps", 1000);
+    o->num_train_timesteps =
+        (int32_t)golden_number(config, "num_train_timesteps", c->sampler == DM_SAMPLER_CM ? 40 : 1000);
     o->beta_start = golden_number(config, "beta_start", c->beta_start);
     o->beta_end = golden_number(config, "beta_end", c->beta_end);
     o->steps_offset = (int32_t)golden_number(config, "steps_offset", 0);
     o->clip_sample = golden_flag(config, "clip_sample", c->clip_sample);
     o->clip_sample_range = golden_number(config, "clip_sample_range", 1);
-    o->set_alpha_to_one = golden_flag(config, "set_alpha_to_one", 1);
+    o->set_alpha_to_one = golden_flag(config, "set_alpha_to_one", c->sampler != DM_SAMPLER_PNDM);
+    o->thresholding = golden_flag(config, "thresholding", 0);
+    o->dynamic_thresholding_ratio = golden_number(config, "dynamic_thresholding_ratio", 0);
+    o->sample_max_value = golden_number(config, "sample_max_value", 0);
     o->rescale_betas_zero_snr = golden_flag(config, "rescale_betas_zero_snr", 0);
     o->eta = golden_number(step, "eta", 0);
     o->use_clipped_model_output = golden_flag(step, "use_clipped_model_output", 0);
+    o->flow_mu = golden_number(step, "mu", 0);
     o->churn = golden_number(step, "s_churn", 0);
     o->churn_min = golden_number(step, "s_tmin", 0);
     o->churn_max = golden_number(step, "s_tmax", 0);
@@ -98,7 +126,8 @@ static void read_numbers(const cJSON *config, const cJSON *step, const scheduler
 }
 
 /* The solver's own words. */
-static void read_solver(const cJSON *config, dm_scheduler_options *o) {
+static void read_solver(const char *cls, const cJSON *config, const cJSON *step, dm_scheduler_options *o) {
+    const cJSON *item;
     static const struct {
         const char *name;
         dm_sampler_type sampler;
@@ -110,8 +139,19 @@ static void read_solver(const cJSON *config, dm_scheduler_options *o) {
     const char *solver = golden_text(config, "solver_type", NULL);
     for (int i = 0; i < 4; i++)
         if (algorithm && strcmp(algorithm, algorithms[i].name) == 0) o->sampler = algorithms[i].sampler;
-    if (solver && strcmp(solver, "heun") == 0) o->solver_type = DM_SOLVER_HEUN;
-    o->solver_order = (int32_t)golden_number(config, "solver_order", 0);
+    if (solver) o->solver_type = dm_solver_type_from_name(solver);
+    if (o->sampler == DM_SAMPLER_DPM_2M && strcmp(cls, "DPMSolverSinglestepScheduler") == 0)
+        o->sampler = DM_SAMPLER_DPM_SINGLE;
+    if (o->sampler == DM_SAMPLER_PNDM && golden_flag(config, "skip_prk_steps", 0))
+        o->sampler = DM_SAMPLER_PLMS;
+    o->predict_epsilon = !golden_flag(config, "predict_x0", 1);
+    o->corrector_order = (int32_t)golden_number(config, "corrector_order", 0);
+    o->timestep_scaling = golden_number(config, "timestep_scaling", 0);
+    o->original_inference_steps = (int32_t)golden_number(config, "original_inference_steps", 0);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(config, "disable_corrector"))
+        o->disable_corrector |= (uint64_t)1 << item->valueint;
+    o->solver_order = (int32_t)golden_number(
+        config, "solver_order", golden_number(config, "predictor_order", golden_number(step, "order", 0)));
     o->full_order_final = !golden_flag(config, "lower_order_final", 1);
     o->euler_at_final = golden_flag(config, "euler_at_final", 0);
     const double bound = golden_number(config, "lambda_min_clipped", 0);
@@ -132,7 +172,10 @@ static void read_sigmas(const cJSON *config, const char *cls, dm_scheduler_optio
         o->sigma_schedule = DM_SIGMAS_LOG_LINEAR;
     if (strcmp(golden_text(config, "sigma_schedule", ""), "exponential") == 0)
         o->sigma_schedule = DM_SIGMAS_EXPONENTIAL;
-    if (strncmp(cls, "EDM", 3) == 0) o->process = DM_PROCESS_EDM;
+    if (strncmp(cls, "EDM", 3) == 0 || o->sampler == DM_SAMPLER_CM) o->process = DM_PROCESS_EDM;
+    if (o->sampler == DM_SAMPLER_IPNDM) o->prediction_type = DM_PREDICTION_V;
+    o->stochastic_sampling = golden_flag(config, "stochastic_sampling", 0);
+
     if (strncmp(cls, "FlowMatch", 9) == 0)
         o->process = DM_PROCESS_FLOW, o->prediction_type = DM_PREDICTION_FLOW;
     if (golden_flag(config, "use_flow_sigmas", 0)) o->process = DM_PROCESS_FLOW;
@@ -143,6 +186,10 @@ static void read_sigmas(const cJSON *config, const char *cls, dm_scheduler_optio
     o->flow_shift = golden_number(config, "flow_shift", golden_number(config, "shift", 0));
     o->final_sigma_min = strcmp(golden_text(config, "final_sigmas_type", ""), "sigma_min") == 0;
     o->continuous_timesteps = strcmp(golden_text(config, "timestep_type", ""), "continuous") == 0;
+}
+
+static const char *default_betas(const scheduler_class *c) {
+    return c->sampler == DM_SAMPLER_LCM || c->sampler == DM_SAMPLER_TCD ? "scaled_linear" : "linear";
 }
 
 static const scheduler_class *find_class(const char *cls) {
@@ -159,10 +206,10 @@ int golden_scheduler(golden *g, const char *cls, const cJSON *config, const cJSO
     dm_scheduler_options_init(&o, sizeof o);
     if (!c) golden_unsupported(g, "class %s", cls);
     if (trained && !cJSON_IsNull(trained)) golden_unsupported(g, "trained_betas");
-    if (golden_flag(config, "thresholding", 0)) golden_unsupported(g, "thresholding");
     if (golden_stopped(g) || !golden_only_keys(g, config, config_keys) ||
         !golden_only_keys(g, step, step_keys) ||
-        !read_name(g, config, "beta_schedule", "linear", dm_beta_schedule_from_name, &o.beta_schedule) ||
+        !read_name(g, config, "beta_schedule", default_betas(c), dm_beta_schedule_from_name,
+                   &o.beta_schedule) ||
         !read_name(g, config, "prediction_type", "epsilon", dm_prediction_type_from_name,
                    &o.prediction_type) ||
         !read_name(g, config, "timestep_spacing", c->spacing, dm_timestep_spacing_from_name,
@@ -172,7 +219,7 @@ int golden_scheduler(golden *g, const char *cls, const cJSON *config, const cJSO
     o.sampler = c->sampler;
     read_numbers(config, step, c, &o);
     read_sigmas(config, cls, &o);
-    read_solver(config, &o);
+    read_solver(cls, config, step, &o);
     return golden_ok(g, dm_scheduler_create(NULL, &o, out), "dm_scheduler_create");
 }
 

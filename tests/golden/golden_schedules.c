@@ -142,12 +142,15 @@ static void compare_times(golden *g, const dm_scheduler *scheduler, const char *
                            0);
 }
 
-static void compare_sigmas(golden *g, const dm_scheduler *scheduler, const char *name, double tolerance) {
+/* KDPM2's list names the steps alone. */
+static void compare_sigmas(golden *g, const dm_scheduler *scheduler, const char *name, int steps_alone,
+                           double tolerance) {
     golden_array expected;
     if (golden_stopped(g) || !golden_has(g, "%s/%s", g->label, name) ||
         !golden_get(g, &expected, "%s/%s", g->label, name))
         return;
-    for (int32_t i = 0; i <= dm_scheduler_num_timesteps(scheduler) && !golden_stopped(g); i++)
+    for (int32_t i = 0; i <= dm_scheduler_num_timesteps(scheduler) && !golden_stopped(g);
+         i += 1 + steps_alone)
         golden_compare_one(g, name, dm_scheduler_sigma(scheduler, i), expected.values[i],
                            tolerance * fmax(1, fabs(expected.values[i])), 0);
 }
@@ -158,17 +161,23 @@ static void set_timesteps(golden *g, const cJSON *json) {
     const cJSON *count = cJSON_GetObjectItemCaseSensitive(json, "set_timesteps");
     dm_scheduler *scheduler = NULL;
     golden_array timesteps, sigma;
-    if (!golden_scheduler(g, golden_text(json, "cls", ""), config, NULL, &scheduler)) return;
+    const cJSON *arguments = NULL;
+    if (cJSON_IsObject(count)) { /* {"num_inference_steps", "mu"} */
+        count = cJSON_DetachItemFromObjectCaseSensitive((cJSON *)(uintptr_t)count, "num_inference_steps");
+        arguments = cJSON_GetObjectItemCaseSensitive(json, "set_timesteps");
+    }
+    if (!golden_scheduler(g, golden_text(json, "cls", ""), config, arguments, &scheduler)) return;
     if (!cJSON_IsNumber(count)) golden_unsupported(g, "arguments of set_timesteps");
     if (golden_only_keys(g, json, keys) && !golden_stopped(g) &&
         golden_get(g, &timesteps, "%s/timesteps", g->label) &&
         golden_ok(g, dm_scheduler_set_timesteps(scheduler, count->valueint), "dm_scheduler_set_timesteps")) {
         golden_compare_exact(g, "number of timesteps", dm_scheduler_num_timesteps(scheduler),
                              (double)timesteps.n);
+        const int is_kdpm2 = strncmp(golden_text(json, "cls", ""), "KDPM2", 5) == 0;
         compare_times(g, scheduler, "timesteps", 1e-5);
         compare_times(g, scheduler, "timesteps64", 1e-10);
-        compare_sigmas(g, scheduler, "sigmas", 1e-5);
-        compare_sigmas(g, scheduler, "sigmas64", 1e-10);
+        compare_sigmas(g, scheduler, "sigmas", is_kdpm2, 1e-5);
+        compare_sigmas(g, scheduler, "sigmas64", is_kdpm2, 1e-10);
         if (golden_has(g, "%s/init_noise_sigma", g->label) &&
             golden_get(g, &sigma, "%s/init_noise_sigma", g->label))
             golden_compare_one(g, "init_noise_sigma", dm_scheduler_init_noise_sigma(scheduler),

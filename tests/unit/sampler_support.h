@@ -85,6 +85,8 @@ static inline bench *open_bench(dm_context *context, dm_sampler_type type) {
     dm_scheduler_options_init(&options, sizeof(options));
     options.sampler = type;
     options.eta = type == DM_SAMPLER_DDIM ? 0.5 : 0;
+    if (type == DM_SAMPLER_IPNDM) options.prediction_type = DM_PREDICTION_V;
+    if (type == DM_SAMPLER_CM) options.process = DM_PROCESS_EDM;
     assert_int_equal(dm_scheduler_create(context, &options, &b->scheduler), DM_OK);
     dm_sampler_options_init(&b->options, sizeof(b->options));
     b->options.num_inference_steps = STEPS;

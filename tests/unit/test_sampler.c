@@ -17,6 +17,16 @@ static void draw(int64_t seed, uint64_t stream, dm_tensor *out) {
     dm_rng_destroy(rng);
 }
 
+static void expect_stream(int64_t seed, uint64_t stream, const float *noise) {
+    const int64_t shape[1] = {SIZE};
+    float *expected = malloc(SIZE * sizeof(float));
+    dm_tensor view;
+    dmi_tensor_view(&view, expected, DM_DTYPE_F32, 1, shape);
+    draw(seed, stream, &view);
+    assert_memory_equal(expected, noise, SIZE * sizeof(float));
+    free(expected);
+}
+
 /* The loop that the documentation promises, image by image, by public calls. */
 static void test_run_is_the_documented_loop(void **state) {
     (void)state;
@@ -48,7 +58,8 @@ static void test_run_is_the_documented_loop(void **state) {
                 dmi_tensor_view(&lt, &b->labels[n], DM_DTYPE_I32, 1, one);
                 assert_int_equal(dm_scheduler_scale_input(b->scheduler, k, &xt, &zt), DM_OK);
                 assert_int_equal(predict(&zt, &tt, &lt, &yt, &b->net), 0);
-                draw(b->seeds[n], 1 + (uint64_t)k, &zt);
+                assert_int_equal(dm_scheduler_noise(b->scheduler, k, b->seeds[n], &zt), DM_OK);
+                if (type == DM_SAMPLER_DDPM) expect_stream(b->seeds[n], 1 + (uint64_t)k, z);
                 assert_int_equal(dm_stepper_index(stepper), k);
                 assert_int_equal(dm_stepper_step(stepper, &yt, &xt, &zt, &xt, NULL), DM_OK);
             }
@@ -62,6 +73,18 @@ static void test_run_is_the_documented_loop(void **state) {
     }
 }
 
+/* Euler ancestral with dynamic thresholding in place of the scheduler. */
+static dm_scheduler *thresholded(dm_scheduler *scheduler) {
+    dm_scheduler_options options;
+    dm_context *context = scheduler->context;
+    dm_scheduler_destroy(scheduler);
+    dm_scheduler_options_init(&options, sizeof(options));
+    options.sampler = DM_SAMPLER_EULER_A;
+    options.thresholding = 1;
+    assert_int_equal(dm_scheduler_create(context, &options, &scheduler), DM_OK);
+    return scheduler;
+}
+
 /* Every algorithm, its history and its noise: one image a call, and another number of threads. */
 static void test_every_algorithm_is_the_same_for_any_batch_and_threads(void **state) {
     (void)state;
@@ -72,6 +95,8 @@ static void test_every_algorithm_is_the_same_for_any_batch_and_threads(void **st
     assert_int_equal(dm_context_create(&options, &context), DM_OK);
     for (dm_sampler_type type = 1; dm_sampler_type_name(type); type++) {
         bench *b = open_bench(NULL, type), *other = open_bench(context, type);
+        if (type == DM_SAMPLER_EULER_A)
+            b->scheduler = thresholded(b->scheduler), other->scheduler = thresholded(other->scheduler);
         make_sampler(NULL, b);
         run(b, &b->labels_t);
         other->options.max_batch = 2;

@@ -73,6 +73,15 @@ static void test_orders_of_convergence(void **state) {
     expect_order(DM_SAMPLER_HEUN, 0, 2);
     expect_order(DM_SAMPLER_DPMPP_2M, 1, 1);
     expect_order(DM_SAMPLER_DPMPP_2M, 2, 2);
+    expect_order(DM_SAMPLER_DPM_2M, 1, 1);
+    expect_order(DM_SAMPLER_DPM_2M, 2, 2);
+    expect_order(DM_SAMPLER_LMS, 1, 1);
+    expect_order(DM_SAMPLER_LMS, 2, 2);
+    expect_order(DM_SAMPLER_KDPM2, 0, 2);
+    expect_order(DM_SAMPLER_DEIS, 1, 1);
+    expect_order(DM_SAMPLER_DEIS, 2, 2);
+    expect_order(DM_SAMPLER_UNIPC, 1, 2); /* the corrector gains one */
+    expect_order(DM_SAMPLER_DPMPP_SINGLE, 1, 1);
 }
 
 /* ---- the handle ---- */
@@ -81,6 +90,8 @@ static dm_stepper *open_stepper(dm_sampler_type type, int32_t steps) {
     dm_scheduler_options options = defaults();
     dm_stepper *stepper = NULL;
     options.sampler = type;
+    if (type == DM_SAMPLER_IPNDM) options.prediction_type = DM_PREDICTION_V;
+    if (type == DM_SAMPLER_CM) options.process = DM_PROCESS_EDM;
     dm_scheduler *s = make(&options);
     assert_int_equal(dm_scheduler_set_timesteps(s, steps), DM_OK);
     assert_int_equal(dm_stepper_create(NULL, s, &stepper), DM_OK);
@@ -189,6 +200,43 @@ static void test_options(void **state) {
     dm_scheduler_destroy(s);
 }
 
+/* ---- dynamic thresholding ---- */
+
+static int ascending(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The last step of DDIM returns x0, which is here the network's output: a limit for each sample. */
+static void test_thresholding(void **state) {
+    (void)state;
+    fixture *f = make_fixture();
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_DDIM;
+    options.prediction_type = DM_PREDICTION_X0;
+    options.thresholding = 1;
+    options.dynamic_thresholding_ratio = 0.9;
+    options.sample_max_value = 2.5;
+    dm_scheduler *s = make(&options);
+    for (int i = 0; i < BATCH * SIZE; i++) f->x0[i] *= (float)(1 << 2 * (i / SIZE)) * 0.5f; /* 0.5, 2 and 8 */
+    assert_int_equal(dm_scheduler_set_timesteps(s, 10), DM_OK);
+    assert_int_equal(dm_scheduler_step(s, 9, &f->x0_t, &f->noise_t, NULL, &f->a_t, &f->b_t), DM_OK);
+    for (int b = 0; b < BATCH; b++) {
+        static float sorted[SIZE];
+        for (int i = 0; i < SIZE; i++) sorted[i] = fabsf(f->x0[b * SIZE + i]);
+        qsort(sorted, SIZE, sizeof(float), ascending);
+        const double rank = 0.9 * (SIZE - 1), low = (double)sorted[(int)rank],
+                     high = (double)sorted[(int)rank + 1];
+        const double limit = fmin(2.5, fmax(1, low + (rank - floor(rank)) * (high - low)));
+        for (int i = b * SIZE; i < (b + 1) * SIZE; i++) {
+            assert_near(f->b[i], fmax(-limit, fmin(limit, (double)f->x0[i])) / limit, 2e-7);
+            assert_near(f->a[i], f->b[i], 1e-6);
+        }
+    }
+    dm_scheduler_destroy(s);
+    free(f);
+}
+
 /* I_x(a, a) of a = 1/2 is the arcsine law: x = sin^2(pi p / 2). */
 static void test_beta_quantile(void **state) {
     (void)state;
@@ -200,8 +248,11 @@ static void test_beta_quantile(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_orders_of_convergence),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_restart_repeats_the_run), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_orders_of_convergence),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_restart_repeats_the_run),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_thresholding),
         cmocka_unit_test(test_beta_quantile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
