@@ -11,6 +11,7 @@
 #include "diffusion/loss.h"
 #include "diffusion/net.h"
 #include "diffusion/precondition.h"
+#include "diffusion/pretrained.h"
 #include "diffusion/rng.h"
 #include "diffusion/sampler.h"
 #include "diffusion/scheduler.h"

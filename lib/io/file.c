@@ -22,6 +22,45 @@ dm_status dmi_check_path(const char *path) {
     return DM_OK;
 }
 
+/* The first `length` bytes of `path`, a slash where they do not end in one, and `name`. */
+static char *join(dm_context *context, const char *path, size_t length, const char *name) {
+    const size_t size = strlen(name) + 1;
+    char *joined = dmi_alloc(context, length + 1 + size);
+    if (joined == NULL) return NULL;
+    memcpy(joined, path, length);
+    if (length > 0 && joined[length - 1] != '/') joined[length++] = '/';
+    memcpy(joined + length, name, size);
+    return joined;
+}
+
+char *dmi_path_join(dm_context *context, const char *directory, const char *name) {
+    return join(context, directory, strlen(directory), name);
+}
+
+char *dmi_path_beside(dm_context *context, const char *path, const char *name) {
+    const char *slash = strrchr(path, '/');
+    return join(context, path, slash == NULL ? 0 : (size_t)(slash - path) + 1, name);
+}
+
+int dmi_file_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+int dmi_is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+dm_status dmi_directory_create(const char *path) {
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && dmi_is_directory(path))) return DM_OK;
+    return dmi_io_fail(path, "cannot create the directory", errno);
+}
+
+dm_status dmi_file_remove(const char *path) {
+    return unlink(path) == 0 || errno == ENOENT ? DM_OK : dmi_io_fail(path, "cannot remove", errno);
+}
+
 static dm_status open_to_read(const char *path, int *fd, struct stat *info) {
     dm_status status = dmi_check_path(path);
     if (status != DM_OK) return status;

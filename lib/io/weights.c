@@ -58,23 +58,12 @@ static dm_status list_shards(dm_context *context, const dmi_json_document *docum
     return dmi_fail(DM_ERROR_FORMAT, "weight_map: expected at most %d files, got %d", MAX_SHARDS, different);
 }
 
-/* "directory of path/name". */
-static char *beside(dm_context *context, const char *path, const char *name) {
-    const char *slash = strrchr(path, '/');
-    const size_t length = slash == NULL ? 0 : (size_t)(slash - path) + 1, size = strlen(name) + 1;
-    char *joined = dmi_alloc(context, length + size);
-    if (joined == NULL) return NULL;
-    memcpy(joined, path, length);
-    memcpy(joined + length, name, size);
-    return joined;
-}
-
 static dm_status open_files(dmi_weights *weights, const char *path, const char *const *names, int32_t count) {
     dm_status status = DM_OK;
     weights->files = dmi_calloc(weights->context, (size_t)count * sizeof(dm_safetensors *));
     if (weights->files == NULL) return DM_ERROR_OUT_OF_MEMORY;
     for (; weights->num_files < count && status == DM_OK; weights->num_files += status == DM_OK) {
-        char *file = beside(weights->context, path, names[weights->num_files]);
+        char *file = dmi_path_beside(weights->context, path, names[weights->num_files]);
         if (file == NULL) return DM_ERROR_OUT_OF_MEMORY;
         status = dm_safetensors_open(weights->context, file, &weights->files[weights->num_files]);
         dmi_free(weights->context, file);

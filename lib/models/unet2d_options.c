@@ -138,9 +138,9 @@ static const field fields[] = {
     FIELD(time_embedding_type, DM_UNET2D_TIME_POSITIONAL, DM_UNET2D_TIME_LEARNED),
     FIELD(time_embedding_dim, 0, 65536),
     FIELD(flip_sin_to_cos, 0, 1),
-    FIELD(num_train_timesteps, 0, 1 << 20),
+    FIELD(num_train_timesteps, 0, DMI_UNET2D_MAX_ROWS),
     FIELD(class_embed_type, DM_UNET2D_CLASS_TABLE, DM_UNET2D_CLASS_TIMESTEP),
-    FIELD(num_class_embeds, 0, 1 << 20),
+    FIELD(num_class_embeds, 0, DMI_UNET2D_MAX_ROWS),
     FIELD(center_input_sample, 0, 1),
 };
 enum { NUM_FIELDS = sizeof fields / sizeof fields[0] };
@@ -210,7 +210,7 @@ static dm_status check(const dm_unet2d_options *o) {
     DM_TRY(check_number("freq_shift", o->freq_shift, -1e6, 1e6));
     DM_TRY(check_number("dropout", o->dropout, 0, 0.999));
     if (o->time_embedding_type == DM_UNET2D_TIME_LEARNED)
-        DM_TRY(check_number("num_train_timesteps", o->num_train_timesteps, 1, 1 << 20));
+        DM_TRY(check_number("num_train_timesteps", o->num_train_timesteps, 1, DMI_UNET2D_MAX_ROWS));
     status = check_widths(o);
 done:
     return status;
@@ -238,26 +238,35 @@ static dm_status read_list(const char *text, const char *key, int32_t *list, int
     return dmi_fail(DM_ERROR_FORMAT, "architecture: %s must have %d numbers", key, levels);
 }
 
-dm_status dmi_unet2d_from_text(dm_context *context, const char *text, dm_net **out) {
-    dm_unet2d_options o = default_options;
-    int32_t channels[DMI_LIST_MAX], down[DMI_LIST_MAX], up[DMI_LIST_MAX];
+void dmi_unet2d_config_start(dmi_unet2d_config *config) {
+    config->options = default_options;
+    config->options.struct_size = sizeof config->options;
+    config->options.block_out_channels = config->channels;
+    config->options.down_block_types = config->down;
+    config->options.up_block_types = config->up;
+}
+
+dm_status dmi_unet2d_config_from_text(dmi_unet2d_config *config, const char *text) {
+    dm_unet2d_options *o = &config->options;
     dm_status status;
-    o.struct_size = sizeof o;
-    o.block_out_channels = channels;
-    o.down_block_types = down;
-    o.up_block_types = up;
-    DM_TRY(dmi_text_list(text, "block_out_channels", channels, &o.num_levels));
-    DM_TRY(read_list(text, "down_block_types", down, o.num_levels));
-    DM_TRY(read_list(text, "up_block_types", up, o.num_levels));
+    dmi_unet2d_config_start(config);
+    DM_TRY(dmi_text_list(text, "block_out_channels", config->channels, &o->num_levels));
+    DM_TRY(read_list(text, "down_block_types", config->down, o->num_levels));
+    DM_TRY(read_list(text, "up_block_types", config->up, o->num_levels));
     for (int i = 0; i < NUM_FIELDS; i++)
-        DM_TRY(dmi_text_int(text, fields[i].name, fields[i].low, fields[i].high, field_of(&o, &fields[i])));
-    DM_TRY(dmi_text_number(text, "mid_block_scale_factor", &o.mid_block_scale_factor));
-    DM_TRY(dmi_text_number(text, "norm_eps", &o.norm_eps));
-    DM_TRY(dmi_text_number(text, "freq_shift", &o.freq_shift));
-    DM_TRY(dmi_text_number(text, "dropout", &o.dropout));
-    status = dm_unet2d_create(context, &o, out);
+        DM_TRY(dmi_text_int(text, fields[i].name, fields[i].low, fields[i].high, field_of(o, &fields[i])));
+    DM_TRY(dmi_text_number(text, "mid_block_scale_factor", &o->mid_block_scale_factor));
+    DM_TRY(dmi_text_number(text, "norm_eps", &o->norm_eps));
+    DM_TRY(dmi_text_number(text, "freq_shift", &o->freq_shift));
+    DM_TRY(dmi_text_number(text, "dropout", &o->dropout));
 done:
     return status;
+}
+
+dm_status dmi_unet2d_from_text(dm_context *context, const char *text, dm_net **out) {
+    dmi_unet2d_config config;
+    const dm_status status = dmi_unet2d_config_from_text(&config, text);
+    return status == DM_OK ? dm_unet2d_create(context, &config.options, out) : status;
 }
 
 dm_status dm_unet2d_create(dm_context *context, const dm_unet2d_options *options, dm_net **out) {

@@ -114,6 +114,19 @@ _Static_assert(offsetof(dm_preconditioning_options, beta_d) == 16, "beta_d");
 _Static_assert(offsetof(dm_preconditioning_options, beta_min) == 24, "beta_min");
 _Static_assert(offsetof(dm_preconditioning_options, num_timesteps) == 32, "num_timesteps");
 
+_Static_assert(sizeof(dm_pretrained_options) >= 16, "dm_pretrained_options");
+_Static_assert(offsetof(dm_pretrained_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_pretrained_options, reserved) == 4, "reserved");
+_Static_assert(offsetof(dm_pretrained_options, variant) == 8, "variant");
+
+_Static_assert(sizeof(dm_pretrained_save_options) >= 32, "dm_pretrained_save_options");
+_Static_assert(offsetof(dm_pretrained_save_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_pretrained_save_options, dtype) == 4, "dtype");
+_Static_assert(offsetof(dm_pretrained_save_options, max_shard_bytes) == 8, "max_shard_bytes");
+_Static_assert(offsetof(dm_pretrained_save_options, sample_size) == 16, "sample_size");
+_Static_assert(offsetof(dm_pretrained_save_options, reserved) == 20, "reserved");
+_Static_assert(offsetof(dm_pretrained_save_options, variant) == 24, "variant");
+
 _Static_assert(sizeof(dm_rng_state) >= 24, "dm_rng_state");
 _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
 _Static_assert(offsetof(dm_rng_state, stream) == 8, "stream");
@@ -677,6 +690,10 @@ const char *dm_preconditioning_name(dm_preconditioning value);
 dm_preconditioning dm_preconditioning_from_name(const char *name);
 void dm_preconditioning_options_init(dm_preconditioning_options *options, uint32_t struct_size);
 dm_status dm_preconditioning_coefficients(const dm_preconditioning_options *options, double sigma, double *c_skip, double *c_out, double *c_in, double *c_noise);
+void dm_pretrained_options_init(dm_pretrained_options *options, uint32_t struct_size);
+dm_status dm_unet_load_pretrained(dm_context *context, const char *path, const dm_pretrained_options *options, dm_unet **out);
+void dm_pretrained_save_options_init(dm_pretrained_save_options *options, uint32_t struct_size);
+dm_status dm_unet_save_pretrained(const dm_unet *net, const char *directory, const dm_pretrained_save_options *options);
 dm_status dm_rng_create(dm_context *context, uint64_t seed, uint64_t stream, dm_rng **out);
 void dm_rng_destroy(dm_rng *rng);
 dm_status dm_rng_get_state(const dm_rng *rng, dm_rng_state *state);

@@ -114,6 +114,9 @@ int golden_lecture_unet(golden *g, int32_t in_channels, int32_t out_channels, co
 
 /* diffusers' UNet2DModel of a config.json; 0 as above. */
 int golden_unet2d(golden *g, const cJSON *config, dm_net **out);
+/* The directory made of NAME.config.json and NAME.weights.safetensors, NAME being the first `stem` letters of
+ * the file's name. */
+void golden_pretrained(golden *g, int stem);
 /* A case of golden_layers() that has tensors of its own. */
 void golden_attention(golden *g, const cJSON *json);
 

@@ -298,5 +298,7 @@ void golden_net(golden *g) {
         check(g, config, DM_DTYPE_F64, has_single_sinusoids(config) ? &single : &twice);
         golden_end(g);
     }
+    if (is_known && strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0)
+        golden_pretrained(g, stem_length(g));
     cJSON_Delete(config);
 }

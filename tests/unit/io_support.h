@@ -97,12 +97,13 @@ UNUSED static uint8_t *read_file(const char *path, size_t *size) {
 
 typedef struct failing_allocator {
     int64_t until_failure; /* < 0: never */
-    uint64_t largest;
+    uint64_t largest, total;
 } failing_allocator;
 
 UNUSED static void *failing_alloc(uint64_t bytes, uint64_t alignment, void *user) {
     failing_allocator *allocator = user;
     if (bytes > allocator->largest) allocator->largest = bytes;
+    allocator->total += bytes;
     if (allocator->until_failure == 0) return NULL;
     if (allocator->until_failure > 0) allocator->until_failure--;
     return aligned_alloc((size_t)alignment, (size_t)((bytes + alignment - 1) / alignment * alignment));
@@ -123,7 +124,7 @@ UNUSED static dm_context *failing_context(failing_allocator *allocator) {
     options.free = failing_free;
     options.alloc_user = allocator;
     allocator->until_failure = -1;
-    allocator->largest = 0;
+    allocator->largest = allocator->total = 0;
     assert_ok(dm_context_create(&options, &context));
     return context;
 }
