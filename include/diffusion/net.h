@@ -16,14 +16,23 @@ typedef int32_t dm_activation;
 #define DM_ACTIVATION_SIGMOID 3 /**< f(x) = 1 / (1 + exp(-x)) */
 #define DM_ACTIVATION_SILU    4 /**< f(x) = x sigmoid(x) */
 #define DM_ACTIVATION_TANH    5 /**< f(x) = tanh(x) */
+#define DM_ACTIVATION_GELU    6 /**< f(x) = x Phi(x), Phi the normal distribution function */
+#define DM_ACTIVATION_GELU_TANH                                                                              \
+    7 /**< f(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (Hendrycks and Gimpel 2016) */
+#define DM_ACTIVATION_QUICK_GELU 8  /**< f(x) = x sigmoid(1.702 x) */
+#define DM_ACTIVATION_MISH       9  /**< f(x) = x tanh(log(1 + exp(x))) */
+#define DM_ACTIVATION_SOFTPLUS   10 /**< f(x) = log(1 + exp(x)) */
+#define DM_ACTIVATION_LEAKY_RELU 11 /**< f(x) = max(x, 0.01 x) */
+#define DM_ACTIVATION_ELU        12 /**< f(x) = x for x > 0, else exp(x) - 1 */
 
-/** Name of an activation: "none", "relu", "sigmoid", "silu", "tanh".
+/** Name of an activation: "none", "relu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "quick_gelu",
+ * "mish", "softplus", "leaky_relu", "elu".
  *  @param value DM_ACTIVATION_*
  *  @return static string, NULL for a value that is none.
  *  Ownership: static. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_activation_name(dm_activation value);
 /** Activation of a name.
- *  @param name one of those of dm_activation_name(), may be NULL
+ *  @param name one of those of dm_activation_name(), or "swish", which is silu; may be NULL
  *  @return DM_ACTIVATION_*, 0 when there is none of that name.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_activation dm_activation_from_name(const char *name);

@@ -73,7 +73,7 @@ typedef struct DMI_R(dmi_kernels) {
     /* y = f(x); x may be y. */
     void (*activation_forward)(dm_context *context, int32_t activation, int64_t n, const real *x, real *y);
     /* dx = or += f'(x) dy; x may be NULL for RELU, SIGMOID and TANH, whose derivative needs y alone, y for
-     * SILU. */
+     * all others. */
     void (*activation_backward)(dm_context *context, int32_t activation, int64_t n, const real *x,
                                 const real *y, const real *dy, real *dx, int accumulate);
     /* y = a + b, then ReLU when activation says so. */

@@ -13,7 +13,13 @@ static const dm_mlp_options default_options = {
 
 _Static_assert(DM_ACTIVATION_NONE == (int)DMI_ACT_NONE && DM_ACTIVATION_RELU == (int)DMI_ACT_RELU &&
                    DM_ACTIVATION_SIGMOID == (int)DMI_ACT_SIGMOID && DM_ACTIVATION_SILU == (int)DMI_ACT_SILU &&
-                   DM_ACTIVATION_TANH == (int)DMI_ACT_TANH,
+                   DM_ACTIVATION_TANH == (int)DMI_ACT_TANH && DM_ACTIVATION_GELU == (int)DMI_ACT_GELU &&
+                   DM_ACTIVATION_GELU_TANH == (int)DMI_ACT_GELU_TANH &&
+                   DM_ACTIVATION_QUICK_GELU == (int)DMI_ACT_QUICK_GELU &&
+                   DM_ACTIVATION_MISH == (int)DMI_ACT_MISH &&
+                   DM_ACTIVATION_SOFTPLUS == (int)DMI_ACT_SOFTPLUS &&
+                   DM_ACTIVATION_LEAKY_RELU == (int)DMI_ACT_LEAKY_RELU &&
+                   DM_ACTIVATION_ELU == (int)DMI_ACT_ELU,
                "public and internal activations have the same numbers");
 
 void dm_mlp_options_init(dm_mlp_options *options, uint32_t struct_size) {
@@ -27,7 +33,15 @@ static const struct {
                         {DM_ACTIVATION_RELU, "relu"},
                         {DM_ACTIVATION_SIGMOID, "sigmoid"},
                         {DM_ACTIVATION_SILU, "silu"},
-                        {DM_ACTIVATION_TANH, "tanh"}};
+                        {DM_ACTIVATION_TANH, "tanh"},
+                        {DM_ACTIVATION_GELU, "gelu"},
+                        {DM_ACTIVATION_GELU_TANH, "gelu_tanh"},
+                        {DM_ACTIVATION_QUICK_GELU, "quick_gelu"},
+                        {DM_ACTIVATION_MISH, "mish"},
+                        {DM_ACTIVATION_SOFTPLUS, "softplus"},
+                        {DM_ACTIVATION_LEAKY_RELU, "leaky_relu"},
+                        {DM_ACTIVATION_ELU, "elu"},
+                        {DM_ACTIVATION_SILU, "swish"}};
 enum { NUM_ACTIVATIONS = sizeof activation_names / sizeof activation_names[0] };
 
 const char *dm_activation_name(dm_activation value) {
@@ -52,10 +66,10 @@ static dm_status check(const dm_mlp_options *o) {
         if (o->dims[i] < 1 || o->dims[i] > 65536)
             return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.dims[%d]: expected 1..65536, got %d", i,
                             o->dims[i]);
-    if (o->hidden < DM_ACTIVATION_NONE || o->hidden > DM_ACTIVATION_TANH)
+    if (o->hidden < DM_ACTIVATION_NONE || o->hidden > DMI_ACT_LAST)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.hidden: expected DM_ACTIVATION_*, got %d",
                         o->hidden);
-    if (o->final < DM_ACTIVATION_NONE || o->final > DM_ACTIVATION_TANH)
+    if (o->final < DM_ACTIVATION_NONE || o->final > DMI_ACT_LAST)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.final: expected DM_ACTIVATION_*, got %d",
                         o->final);
     return DM_OK;

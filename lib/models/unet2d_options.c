@@ -133,7 +133,7 @@ static const field fields[] = {
     FIELD(attention_head_dim, 0, 16384),
     FIELD(norm_num_groups, 1, 16384),
     FIELD(attn_norm_num_groups, 0, 16384),
-    FIELD(act_fn, DM_ACTIVATION_NONE, DM_ACTIVATION_TANH),
+    FIELD(act_fn, DM_ACTIVATION_NONE, DM_ACTIVATION_ELU),
     FIELD(resnet_time_scale_shift, DM_UNET2D_CONDITIONING_SHIFT, DM_UNET2D_CONDITIONING_SCALE_SHIFT),
     FIELD(time_embedding_type, DM_UNET2D_TIME_POSITIONAL, DM_UNET2D_TIME_LEARNED),
     FIELD(time_embedding_dim, 0, 65536),

@@ -64,6 +64,27 @@ static int read_conv(golden *g, const cJSON *json, layer *l) {
     return 1;
 }
 
+static int read_norm(golden *g, const cJSON *json, layer *l) {
+    static const char *const keys[] = {"op", "eps", "affine", "f32_dev", "out_max", "note", NULL};
+    l->attr.epsilon = golden_number(json, "eps", 1e-5);
+    return golden_only_keys(g, json, keys);
+}
+
+/* "... eps 1e-5" */
+static int read_batch_norm(golden *g, const cJSON *json, layer *l) {
+    const char *eps = strstr(golden_text(json, "op", ""), " eps ");
+    if (!eps || sscanf(eps, " eps %lf", &l->attr.epsilon) != 1) golden_unsupported(g, "no epsilon");
+    return !golden_stopped(g);
+}
+
+/* Over the last axis. */
+static int read_softmax(golden *g, const cJSON *json, layer *l) {
+    static const char *const keys[] = {"op", "axis", "f32_dev", "out_max", "note", NULL};
+    if (golden_number(json, "axis", -1) != -1) golden_unsupported(g, "another axis than the last");
+    l->attr.take_log = strncmp(golden_text(json, "op", ""), "log", 3) == 0;
+    return !golden_stopped(g) && golden_only_keys(g, json, keys);
+}
+
 static int read_group_norm(golden *g, const cJSON *json, layer *l) {
     static const char *const keys[] = {"op", "eps", "groups", "affine", "f32_dev", "out_max", "note", NULL};
     l->attr.groups = (int32_t)golden_number(json, "groups", 1);
@@ -108,7 +129,8 @@ static int read_pool(golden *g, const cJSON *json, layer *l) {
 
 static int is_image(const layer *l) {
     return l->op == DMI_OP_CONV2D || l->op == DMI_OP_CONV_TRANSPOSE2D || l->op == DMI_OP_GROUP_NORM ||
-           l->op == DMI_OP_RESIZE || l->op == DMI_OP_AVG_POOL || l->op == DMI_OP_MAX_POOL;
+           l->op == DMI_OP_BATCH_NORM || l->op == DMI_OP_RESIZE || l->op == DMI_OP_AVG_POOL ||
+           l->op == DMI_OP_MAX_POOL;
 }
 
 static dm_net *build(golden *g, const layer *l, int64_t channels) {
@@ -293,6 +315,18 @@ static const struct {
     {"avg_pool2d*", DMI_OP_AVG_POOL, 0, read_pool, node_case},
     {"max_pool2d*", DMI_OP_MAX_POOL, 0, read_pool, node_case},
     {"linear", DMI_OP_LINEAR, 0, read_plain, node_case},
+    {"layer_norm", DMI_OP_LAYER_NORM, 0, read_norm, node_case},
+    {"batch_norm training statistics*", DMI_OP_BATCH_NORM, 0, read_batch_norm, node_case},
+    {"softmax", DMI_OP_SOFTMAX, 0, read_softmax, node_case},
+    {"log_softmax", DMI_OP_SOFTMAX, 0, read_softmax, node_case},
+    {"geglu", DMI_OP_GEGLU, 0, read_plain, node_case},
+    {"gelu_erf", DMI_OP_ACTIVATION, DMI_ACT_GELU, read_plain, node_case},
+    {"gelu_tanh", DMI_OP_ACTIVATION, DMI_ACT_GELU_TANH, read_plain, node_case},
+    {"quick_gelu", DMI_OP_ACTIVATION, DMI_ACT_QUICK_GELU, read_plain, node_case},
+    {"mish", DMI_OP_ACTIVATION, DMI_ACT_MISH, read_plain, node_case},
+    {"softplus", DMI_OP_ACTIVATION, DMI_ACT_SOFTPLUS, read_plain, node_case},
+    {"leaky_relu", DMI_OP_ACTIVATION, DMI_ACT_LEAKY_RELU, read_plain, node_case},
+    {"elu", DMI_OP_ACTIVATION, DMI_ACT_ELU, read_plain, node_case},
     {"relu", DMI_OP_ACTIVATION, DMI_ACT_RELU, read_plain, node_case},
     {"silu", DMI_OP_ACTIVATION, DMI_ACT_SILU, read_plain, node_case},
     {"sigmoid", DMI_OP_ACTIVATION, DMI_ACT_SIGMOID, read_plain, node_case},

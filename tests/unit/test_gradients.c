@@ -181,7 +181,7 @@ static dmi_value conv_case(dmi_builder *b, dmi_value x, const dmi_attr *attr, in
     return dmi_build_node(b, transposed ? DMI_OP_CONV_TRANSPOSE2D : DMI_OP_CONV2D, x, -1, -1, w, bias, attr);
 }
 
-enum { CASES_PER_OP = 6, IN_C = 4 };
+enum { CASES_PER_OP = 12, IN_C = 4 };
 
 /* Down and up again, or the other way round; x fans out. */
 static int resampling_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value *out) {
@@ -343,7 +343,7 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         return 1;
     }
     case DMI_OP_ACTIVATION:
-        if (index > 3) return 0;
+        if (DMI_ACT_RELU + index > DMI_ACT_LAST) return 0;
         *out = dmi_build_activation(b, x, DMI_ACT_RELU + index);
         return 1;
     case DMI_OP_ADD: {
@@ -425,6 +425,25 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         *out = dmi_build_add(b, dmi_build_fir(b, half, 1, k, (k - 1) / 2, "up"), x, DMI_ACT_NONE);
         return 1;
     }
+    case DMI_OP_LAYER_NORM:
+    case DMI_OP_BATCH_NORM: {
+        if (index > 0) return 0;
+        int32_t gamma = dmi_build_param(b, "norm", "weight", 1, (int64_t[]){IN_C}, DMI_INIT_ONES, 0);
+        int32_t beta = dmi_build_param(b, "norm", "bias", 1, (int64_t[]){IN_C}, DMI_INIT_ZEROS, 0);
+        dmi_value y = dmi_build_node(b, op, x, -1, -1, gamma, beta, &(dmi_attr){.epsilon = 1e-3});
+        *out = dmi_build_add(b, y, x, DMI_ACT_NONE);
+        return 1;
+    }
+    case DMI_OP_SOFTMAX:
+        if (index > 1) return 0;
+        *out = dmi_build_add(b, dmi_build_node(b, op, x, -1, -1, -1, -1, &(dmi_attr){.take_log = index}), x,
+                             DMI_ACT_NONE);
+        return 1;
+    case DMI_OP_GEGLU:
+        if (index > 0) return 0;
+        *out_c = 3 * IN_C / 2;
+        *out = dmi_build_concat(b, x, dmi_build_node(b, op, x, -1, -1, -1, -1, NULL));
+        return 1;
     case DMI_OP_DROPOUT:
         if (index > 0) return 0;
         *out = dmi_build_add(b, dmi_build_dropout(b, dmi_build_dropout(b, x, 0.25), 0.5), x, DMI_ACT_NONE);
@@ -480,10 +499,8 @@ static void test_every_operation(void **state) {
 
 /* linear works on vectors: the mlp covers it with every activation */
 static void test_mlp(void **state) {
-    static const dm_activation activations[] = {DM_ACTIVATION_NONE, DM_ACTIVATION_RELU, DM_ACTIVATION_SIGMOID,
-                                                DM_ACTIVATION_SILU, DM_ACTIVATION_TANH};
     (void)state;
-    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++) {
+    for (int32_t i = DM_ACTIVATION_NONE; i <= DM_ACTIVATION_ELU; i++) {
         const int32_t dims[] = {7, 9, 17, 5};
         dm_mlp_options options;
         dm_net *net;
@@ -491,8 +508,9 @@ static void test_mlp(void **state) {
         dm_mlp_options_init(&options, sizeof options);
         options.dims = dims;
         options.num_dims = 4;
-        options.hidden = activations[i];
-        options.final = activations[(i + 1) % 5];
+        options.hidden = i;
+        options.final = i % DM_ACTIVATION_ELU + 1;
+        assert_int_equal(dm_activation_from_name(dm_activation_name(i)), i);
         assert_int_equal(dm_mlp_create(NULL, &options, &net), DM_OK);
         open_probe(&p, net, 5, 1, 1);
         check_gradients(&p, "mlp", 60);

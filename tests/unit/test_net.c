@@ -403,7 +403,7 @@ static void test_bad_options(void **state) {
     mlp.num_dims = 65;
     expect(dm_mlp_create(NULL, &mlp, &net), DM_ERROR_INVALID_ARGUMENT, "options.num_dims");
     dm_mlp_options_init(&mlp, sizeof mlp);
-    mlp.final = 9;
+    mlp.final = DM_ACTIVATION_ELU + 1;
     expect(dm_mlp_create(NULL, &mlp, &net), DM_ERROR_INVALID_ARGUMENT, "options.final");
 }
 

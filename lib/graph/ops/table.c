@@ -37,6 +37,14 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_scale);
     case DMI_OP_ONE_HOT:
         return &DMI_R(dmi_op_one_hot);
+    case DMI_OP_LAYER_NORM:
+        return &DMI_R(dmi_op_layer_norm);
+    case DMI_OP_BATCH_NORM:
+        return &DMI_R(dmi_op_batch_norm);
+    case DMI_OP_SOFTMAX:
+        return &DMI_R(dmi_op_softmax);
+    case DMI_OP_GEGLU:
+        return &DMI_R(dmi_op_geglu);
     case DMI_OP_RESIZE:
         return &DMI_R(dmi_op_resize);
     case DMI_OP_AVG_POOL:

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "kernels/hot/scalar_math.h"
+#include "kernels/hot/activation_math.h"
 
 enum { BLOCK = 1 << 14 };
 
@@ -44,8 +44,11 @@ static void activation_forward_block(void *arg, int64_t block, int32_t worker) {
     case DMI_ACT_TANH:
         for (int64_t i = begin; i < end; i++) y[i] = dmi_tanh(x[i]);
         break;
-    default:
+    case DMI_ACT_NONE:
         if (y != x) memcpy(y + begin, x + begin, (size_t)(end - begin) * sizeof *y);
+        break;
+    default:
+        for (int64_t i = begin; i < end; i++) y[i] = DMI_K(dmi_activate)(job->activation, x[i]);
         break;
     }
 }
@@ -56,31 +59,13 @@ void DMI_K(dmi_activation_forward)(dm_context *context, int32_t activation, int6
     run(context, activation_forward_block, &job);
 }
 
-/* Derivative of the activation at input x with output y. */
-static inline real derivative(int32_t activation, real x, real y) {
-    switch (activation) {
-    case DMI_ACT_RELU:
-        return y > 0 ? 1 : 0;
-    case DMI_ACT_SIGMOID:
-        return y * (1 - y);
-    case DMI_ACT_TANH:
-        return 1 - y * y;
-    case DMI_ACT_SILU: {
-        const real s = DMI_K(dmi_sigmoid)(x);
-        return s * (1 + x * (1 - s));
-    }
-    default:
-        return 1;
-    }
-}
-
 static void activation_backward_block(void *arg, int64_t block, int32_t worker) {
     const element_job *job = arg;
     const int64_t begin = block * BLOCK, end = block_end(block, job->n);
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
-        const real g =
-            job->c[i] * derivative(job->activation, job->a ? job->a[i] : 0, job->b ? job->b[i] : 0);
+        const real g = job->c[i] *
+                       DMI_K(dmi_derivative)(job->activation, job->a ? job->a[i] : 0, job->b ? job->b[i] : 0);
         job->out[i] = job->accumulate ? job->out[i] + g : g;
     }
 }
