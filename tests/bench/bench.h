@@ -24,8 +24,9 @@ typedef struct bench_result {
 
 typedef struct bench {
     int32_t threads, batch, side, steps, sgemm_size;
-    double seconds; /* a result */
-    int net;        /* BENCH_LECTURE, ... of nets.h */
+    double seconds;   /* a result */
+    int net;          /* BENCH_LECTURE, ... of nets.h */
+    const char *only; /* a part of the names of the layers to time, NULL: all */
     dm_context *context;
     bench_result *results;
     int32_t num_results;

@@ -31,6 +31,7 @@ static const char usage[] =
     "  --seconds S      to spend on a result, at least three repetitions (default: 3)\n"
     "  --net NAME       lecture (default), compact (the quickstart's), small or cifar (Ho et al. 2020)\n"
     "  --side N         pixels a side of an image (default: 28)\n"
+    "  --only TEXT      of unet-layers: the results whose name contains TEXT\n"
     "  --steps N        of DDIM (default: 50)\n"
     "  --sgemm N        rows and columns of its matrices (default: 2048)\n"
     "\n"
@@ -83,6 +84,8 @@ static void set_option(bench *b, const char *option, const char *text) {
         b->steps = (int32_t)number("--steps: expected 1..1000, got", text, 1, 1000);
     else if (strcmp(option, "--sgemm") == 0)
         b->sgemm_size = (int32_t)number("--sgemm: expected 1..16384, got", text, 1, 16384);
+    else if (strcmp(option, "--only") == 0)
+        b->only = text;
     else if (strcmp(option, "--net") == 0)
         b->net = net_of(text);
     else

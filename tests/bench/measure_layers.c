@@ -107,6 +107,7 @@ static void time_layer(bench *b, layer_run *r, const char *direction, void (*run
     const layer *l = r->layer;
     bench_result result = {.batch = l->conv.batch, .layers = l->count};
     name_layer(l, direction, result.name, sizeof result.name);
+    if (b->only && !strstr(result.name, b->only)) return;
     if (run != run_pack) {
         result.images = (double)l->conv.batch;
         result.flops = bench_conv_flops(&l->conv);
