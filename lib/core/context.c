@@ -1,5 +1,11 @@
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE /* madvise */
+#endif
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "core/context_impl.h"
 
@@ -13,10 +19,22 @@ static dm_context default_context;
 static pthread_once_t default_once = PTHREAD_ONCE_INIT;
 static _Atomic int default_ready;
 
+#define HUGE_PAGE ((uint64_t)2 << 20)
+
+/* The kernels walk dozens of streams at once, more pages of 4 KiB than a processor has translations for:
+ * large blocks ask for huge pages, but not for their last, incomplete one. A refusal costs time only. */
 static void *system_alloc(uint64_t bytes, uint64_t alignment, void *user) {
     (void)user;
+    if (bytes >= HUGE_PAGE && alignment < HUGE_PAGE) alignment = HUGE_PAGE;
     if (bytes > SIZE_MAX - alignment) return NULL;
+#if defined(MADV_HUGEPAGE)
+    void *block = NULL;
+    if (posix_memalign(&block, (size_t)alignment, (size_t)bytes) != 0) return NULL;
+    if (bytes >= HUGE_PAGE) (void)madvise(block, (size_t)(bytes / HUGE_PAGE * HUGE_PAGE), MADV_HUGEPAGE);
+    return block;
+#else
     return aligned_alloc((size_t)alignment, (size_t)((bytes + alignment - 1) / alignment * alignment));
+#endif
 }
 
 static void system_free(void *pointer, uint64_t bytes, void *user) {
