@@ -106,8 +106,9 @@ typedef struct dmi_call {
     const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
     void *out;                       /* const in backward */
     const void *param[DMI_NODE_PARAMS];
-    void *packed; /* the node's own copy of its weights in the kernels' layout */
-    void *saved;  /* written by forward, read by backward */
+    void
+        *packed; /* the node's own copy of its weights in the kernels' layout, NULL: sizes() asked for none */
+    void *saved; /* written by forward, read by backward */
     void *scratch;
     void *dout;                 /* may be overwritten */
     void *din[DMI_NODE_INPUTS]; /* NULL: not wanted */
@@ -121,7 +122,8 @@ typedef struct dmi_op_sizes {
     size_t saved, scratch_forward, scratch_backward, packed;
 } dmi_op_sizes;
 
-enum { DMI_KEEP_IN0 = 1, DMI_KEEP_IN1 = 2, DMI_KEEP_IN2 = 4, DMI_KEEP_OUT = 8 };
+/* ACTIVATED: the output of a node that has an activation function. */
+enum { DMI_KEEP_IN0 = 1, DMI_KEEP_IN1 = 2, DMI_KEEP_IN2 = 4, DMI_KEEP_OUT = 8, DMI_KEEP_ACTIVATED = 16 };
 
 typedef struct dmi_op {
     const char *name;
@@ -129,7 +131,7 @@ typedef struct dmi_op {
     dm_status (*infer)(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape);
     /* call has all but pointers to values and weights; train = 0: no backward will follow. */
     void (*sizes)(const dmi_call *call, int train, dmi_op_sizes *sizes);
-    /* Brings the weights into call->packed; runs when the weights have changed. */
+    /* Brings the weights into call->packed; runs when the weights have changed. train as in sizes(). */
     void (*pack)(const dmi_call *call, int train);
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */

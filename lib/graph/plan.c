@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/activation.h"
+
 /* A buffer that must exist from time `begin` to time `end`, both included. */
 typedef struct interval {
     size_t size;
@@ -72,15 +74,23 @@ static dm_status infer_shapes(planner *p, dmi_shape input) {
     return DM_OK;
 }
 
+/* DMI_KEEP_IN* and DMI_KEEP_OUT: what the node's backward reads. */
+static int keeps(const planner *p, int32_t node) {
+    const int32_t activation = p->net->nodes[node].attr.activation;
+    const int keep = row_of(p, node)->keep;
+    if (!(keep & DMI_KEEP_ACTIVATED) || activation == 0 || activation == DMI_ACT_NONE) return keep;
+    return keep | DMI_KEEP_OUT;
+}
+
 /* Value n lives from its node (inputs: from the start) to its last reader. */
 static int32_t last_read(const planner *p, int32_t n) {
     const int32_t nodes = p->net->num_nodes;
     int32_t last = n == p->net->output_node ? nodes - 1 : n;
-    if (p->train && (row_of(p, n)->keep & DMI_KEEP_OUT)) last = backward_time(p, n);
+    if (p->train && (keeps(p, n) & DMI_KEEP_OUT)) last = backward_time(p, n);
     for (int32_t j = n + 1; j < nodes; j++)
         for (int i = 0; i < DMI_NODE_INPUTS; i++) {
             if (p->net->nodes[j].inputs[i] != n) continue;
-            const int kept = p->train && (row_of(p, j)->keep & (DMI_KEEP_IN0 << i));
+            const int kept = p->train && (keeps(p, j) & (DMI_KEEP_IN0 << i));
             const int32_t time = kept ? backward_time(p, j) : j;
             if (time > last) last = time;
         }
@@ -123,7 +133,7 @@ static void want_buffers(planner *p) {
         np->saved_size = sizes.saved;
         np->scratch_forward_size = sizes.scratch_forward;
         np->scratch_backward_size = sizes.scratch_backward;
-        np->packed = p->plan->packed_size;
+        np->packed = sizes.packed > 0 ? p->plan->packed_size : DMI_NOWHERE;
         p->plan->packed_size += round_up(sizes.packed);
         np->gradient = DMI_NOWHERE;
     }

@@ -80,7 +80,7 @@ static void connect(dm_session *s) {
                            .out_shape = np->shape,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),
-                           .packed = s->packed ? s->packed + np->packed : NULL,
+                           .packed = at(s->packed, np->packed),
                            .dout = at(s->arena, np->gradient),
                            .dropout = &s->dropout_used};
         for (int i = 0; i < DMI_NODE_INPUTS; i++) {

@@ -73,27 +73,30 @@ static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     sizes->packed = k->conv_pack_size(&conv, DMI_CONV_FORWARD);
     sizes->scratch_forward = k->conv_scratch(&conv, DMI_CONV_FORWARD, workers);
     if (!train) return;
-    sizes->packed = align64(sizes->packed) + k->conv_pack_size(&conv, DMI_CONV_BACKWARD_DATA);
-    const size_t data = k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers);
+    sizes->scratch_forward += align64(sizes->packed);
+    sizes->packed = 0;
     const size_t weight = k->conv_scratch(&conv, DMI_CONV_BACKWARD_WEIGHT, workers);
+    const size_t data = k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers) +
+                        align64(k->conv_pack_size(&conv, DMI_CONV_BACKWARD_DATA));
     const size_t sums = sums_size(call);
     sizes->scratch_backward = data > weight ? data : weight;
     if (sums > sizes->scratch_backward) sizes->scratch_backward = sums;
 }
 
-/* Packed weights: those of forward, then those of the gradient for the input. */
-static void *packed_backward(const dmi_call *call, const dmi_conv *conv) {
-    const DMI_R(dmi_kernels) *k = call->kernels;
-    return (char *)call->packed + align64(k->conv_pack_size(conv, DMI_CONV_FORWARD));
-}
-
 static void pack(const dmi_call *call, int train) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
-    k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
-    if (train)
-        k->conv_pack(call->context, &conv, DMI_CONV_BACKWARD_DATA, call->param[0],
-                     packed_backward(call, &conv));
+    if (!train) k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
+}
+
+/* Training changes the weights in every step: they are packed right before they are used, into scratch memory
+ * that the layers share, and are still in the cache. */
+static void *pack_in_scratch(const dmi_call *call, const dmi_conv *conv, int direction, void **scratch) {
+    const DMI_R(dmi_kernels) *k = call->kernels;
+    void *packed = call->scratch;
+    k->conv_pack(call->context, conv, direction, call->param[0], packed);
+    *scratch = (char *)packed + align64(k->conv_pack_size(conv, direction));
+    return packed;
 }
 
 static void forward(const dmi_call *call) {
@@ -105,8 +108,10 @@ static void forward(const dmi_call *call) {
                                           .residual = call->in[2],
                                           .residual_ld = conv.out_c,
                                           .activation = call->node->attr.activation};
-    k->conv_forward(call->context, &conv, call->in[0], conv.in_c, call->packed, &epilogue, call->out,
-                    conv.out_c, call->scratch);
+    void *packed = call->packed, *scratch = call->scratch;
+    if (!packed) packed = pack_in_scratch(call, &conv, DMI_CONV_FORWARD, &scratch);
+    k->conv_forward(call->context, &conv, call->in[0], conv.in_c, packed, &epilogue, call->out, conv.out_c,
+                    scratch);
 }
 
 static void backward(const dmi_call *call) {
@@ -121,12 +126,15 @@ static void backward(const dmi_call *call) {
                 call->accumulate[2]);
     k->conv_backward_weight(call->context, &conv, call->in[0], conv.in_c, call->dout, conv.out_c,
                             call->dparam[0], call->scratch);
-    if (call->din[0])
-        k->conv_backward_data(call->context, &conv, call->dout, conv.out_c, packed_backward(call, &conv),
-                              call->din[0], conv.in_c, call->accumulate[0], call->scratch);
+    if (call->din[0]) {
+        void *scratch;
+        const void *packed = pack_in_scratch(call, &conv, DMI_CONV_BACKWARD_DATA, &scratch);
+        k->conv_backward_data(call->context, &conv, call->dout, conv.out_c, packed, call->din[0], conv.in_c,
+                              call->accumulate[0], scratch);
+    }
 }
 
 const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward,
-                                               DMI_KEEP_IN0 | DMI_KEEP_OUT, 7);
+                                               DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED, 7);
 const dmi_op DMI_R(dmi_op_conv_transpose2d) = DMI_OP_ROW("conv_transpose2d", infer, sizes, pack, forward,
-                                                         backward, DMI_KEEP_IN0 | DMI_KEEP_OUT, 7);
+                                                         backward, DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED, 7);

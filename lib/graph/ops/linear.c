@@ -63,4 +63,4 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_linear) = DMI_OP_ROW("linear", infer, sizes, pack, forward, backward,
-                                               DMI_KEEP_IN0 | DMI_KEEP_OUT, 1);
+                                               DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED, 1);
