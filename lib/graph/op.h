@@ -18,6 +18,16 @@ typedef struct dmi_shape {
     int64_t h, w, c;
 } dmi_shape;
 
+static inline int64_t dmi_pixels(dmi_shape shape) {
+    return shape.h * shape.w;
+}
+static inline int64_t dmi_elements(dmi_shape shape) {
+    return shape.h * shape.w * shape.c;
+}
+static inline int dmi_same_shape(dmi_shape a, dmi_shape b) {
+    return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
 typedef enum dmi_op_id {
     DMI_OP_INPUT = 0,
     DMI_OP_TIME_EMBEDDING,
@@ -125,6 +135,10 @@ typedef struct dmi_op_sizes {
 /* ACTIVATED: the output of a node that has an activation function. */
 enum { DMI_KEEP_IN0 = 1, DMI_KEEP_IN1 = 2, DMI_KEEP_IN2 = 4, DMI_KEEP_OUT = 8, DMI_KEEP_ACTIVATED = 16 };
 
+/* dout, as backward leaves it, is also the gradient of that input. Where the plan lets the two share a
+ * buffer, din[i] == dout. */
+enum { DMI_PASS_IN0 = 32, DMI_PASS_IN1 = 64, DMI_PASS_IN2 = 128 };
+
 typedef struct dmi_op {
     const char *name;
     /* Output shape, or a status with the reason. in_shape of absent inputs is zero. */
@@ -136,7 +150,7 @@ typedef struct dmi_op {
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
     void (*backward)(const dmi_call *call);
-    int keep;           /* DMI_KEEP_*: values that backward reads */
+    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_* */
     int differentiable; /* bit i: input i has a gradient */
 } dmi_op;
 

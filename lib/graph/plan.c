@@ -21,6 +21,8 @@ typedef struct planner {
     int train;
     interval *intervals;
     int32_t count;
+    int32_t *gradient_interval; /* [node] that owns a gradient */
+    char *passed;               /* [node]: its gradient's buffer has been handed on */
 } planner;
 
 static size_t round_up(size_t bytes) {
@@ -97,23 +99,44 @@ static int32_t last_read(const planner *p, int32_t n) {
     return last;
 }
 
+/* Node j hands the buffer of its gradient on to its input n, when it may and n stands there once: the buffer
+ * is then alive until n has run, too. */
+static void pass_gradient(planner *p, int32_t j, int i, int32_t n, int32_t end) {
+    dmi_node_plan *from = &p->plan->nodes[j], *to = &p->plan->nodes[n];
+    const int32_t *inputs = p->net->nodes[j].inputs;
+    if (!(row_of(p, j)->keep & (DMI_PASS_IN0 << i)) || p->passed[j] ||
+        !dmi_same_shape(from->shape, to->shape))
+        return;
+    for (int k = 0; k < DMI_NODE_INPUTS; k++)
+        if (k != i && inputs[k] == n) return;
+    p->passed[j] = 1;
+    to->gradient_owner = from->gradient_owner;
+    interval *buffer = &p->intervals[p->gradient_interval[to->gradient_owner]];
+    if (buffer->end < end) buffer->end = end;
+}
+
 /* Gradient n lives from the first writer in backward order to its own node. The first writer sets, the others
  * add. */
 static void want_gradient(planner *p, int32_t n) {
     dmi_node_plan *np = &p->plan->nodes[n];
+    const int32_t end = n == p->net->input_node ? 2 * p->net->num_nodes : backward_time(p, n);
     int32_t begin = n == p->net->output_node ? p->net->num_nodes : -1;
     np->gradient = DMI_NOWHERE;
+    np->gradient_owner = n;
     if (!np->needs_gradient) return;
     for (int32_t j = p->net->num_nodes - 1; j > n; j--)
         for (int i = DMI_NODE_INPUTS - 1; i >= 0; i--) {
             if (p->net->nodes[j].inputs[i] != n || !p->plan->nodes[j].has_gradient) continue;
             if (!(row_of(p, j)->differentiable & (1 << i))) continue;
             p->plan->nodes[j].accumulate[i] = begin >= 0;
-            if (begin < 0) begin = backward_time(p, j);
+            if (begin >= 0) continue;
+            begin = backward_time(p, j);
+            pass_gradient(p, j, i, n, end);
         }
     if (begin < 0) return;
     np->has_gradient = 1;
-    const int32_t end = n == p->net->input_node ? 2 * p->net->num_nodes : backward_time(p, n);
+    if (np->gradient_owner != n) return;
+    p->gradient_interval[n] = p->count;
     want(p, &np->gradient, value_bytes(p, np->shape), begin, end);
 }
 
@@ -180,7 +203,9 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
     *plan = (dmi_plan){0};
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);
     p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 5, sizeof *p.intervals);
-    if (!plan->nodes || !p.intervals) {
+    p.gradient_interval = dmi_alloc_array(net->context, (size_t)net->num_nodes, sizeof *p.gradient_interval);
+    p.passed = dmi_calloc(net->context, (size_t)net->num_nodes);
+    if (!plan->nodes || !p.intervals || !p.gradient_interval || !p.passed) {
         status = dm_last_status();
         goto done;
     }
@@ -192,8 +217,13 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         *p.intervals[k].offset = offset;
         if (offset + p.intervals[k].size > plan->arena_size) plan->arena_size = offset + p.intervals[k].size;
     }
+    for (int32_t n = 0; n < net->num_nodes; n++)
+        if (plan->nodes[n].has_gradient)
+            plan->nodes[n].gradient = plan->nodes[plan->nodes[n].gradient_owner].gradient;
 done:
     dmi_free(net->context, p.intervals);
+    dmi_free(net->context, p.gradient_interval);
+    dmi_free(net->context, p.passed);
     if (status) dmi_plan_destroy(net, plan);
     return status;
 }

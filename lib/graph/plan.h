@@ -20,6 +20,7 @@ typedef struct dmi_node_plan {
     size_t scratch_forward_size, scratch_backward_size, saved_size;
     int needs_gradient;              /* its value depends on a parameter or on the input image */
     int has_gradient;                /* and the output depends on it */
+    int32_t gradient_owner;          /* node whose gradient's buffer this is, itself or a later one */
     int accumulate[DMI_NODE_INPUTS]; /* backward adds to the input's gradient: another node wrote it before */
 } dmi_node_plan;
 

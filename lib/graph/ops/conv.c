@@ -121,7 +121,7 @@ static void backward(const dmi_call *call) {
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
     k->epilogue_backward(call->context, call->batch, pixels, conv.out_c, relu ? call->out : NULL, call->dout,
                          call->dparam[1], call->din[1], call->accumulate[1], call->scratch);
-    if (call->din[2])
+    if (call->din[2] && call->din[2] != call->dout)
         k->copy(call->context, call->batch * pixels * conv.out_c, call->dout, call->din[2],
                 call->accumulate[2]);
     k->conv_backward_weight(call->context, &conv, call->in[0], conv.in_c, call->dout, conv.out_c,
@@ -135,6 +135,7 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward,
-                                               DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED, 7);
+                                               DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2, 7);
 const dmi_op DMI_R(dmi_op_conv_transpose2d) = DMI_OP_ROW("conv_transpose2d", infer, sizes, pack, forward,
-                                                         backward, DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED, 7);
+                                                         backward,
+                                                         DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2, 7);

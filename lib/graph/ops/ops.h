@@ -32,16 +32,6 @@ extern const dmi_op DMI_R(dmi_op_preconditioning);
 extern const dmi_op DMI_R(dmi_op_scale);
 extern const dmi_op DMI_R(dmi_op_one_hot);
 
-static inline int64_t dmi_pixels(dmi_shape shape) {
-    return shape.h * shape.w;
-}
-static inline int64_t dmi_elements(dmi_shape shape) {
-    return shape.h * shape.w * shape.c;
-}
-static inline int dmi_same_shape(dmi_shape a, dmi_shape b) {
-    return a.h == b.h && a.w == b.w && a.c == b.c;
-}
-
 /* For operations that need nothing besides their output, and no packed weights. */
 static inline void dmi_no_sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     (void)call;
