@@ -584,6 +584,29 @@ static void test_unet2ds(void **state) {
     }
 }
 
+/* Sums hand the buffer of their gradient on to an input: not when the same value is an input twice, and not
+ * to two inputs. */
+static void test_shared_gradients(void **state) {
+    dmi_builder b;
+    dm_net *net;
+    probe p;
+    (void)state;
+    assert_int_equal(dmi_builder_start(NULL, &b), DM_OK);
+    dmi_value x = dmi_build_input(&b, IN_C, 1), h[5];
+    h[0] = dmi_build_conv(&b, x, IN_C, IN_C, 3, 1, 1, "first", plain);
+    h[1] = dmi_build_conv(&b, h[0], IN_C, IN_C, 3, 1, 1, "own_input",
+                          (dmi_conv_extra){DMI_NO_VALUE, h[0], DMI_ACT_NONE});
+    h[2] = dmi_build_add(&b, h[1], h[1], DMI_ACT_NONE);
+    h[3] = dmi_build_add(&b, h[2], h[0], DMI_ACT_RELU);
+    h[4] = dmi_build_conv(&b, h[3], IN_C, IN_C, 1, 1, 0, "last",
+                          (dmi_conv_extra){DMI_NO_VALUE, h[2], DMI_ACT_RELU});
+    b.net->out_channels = IN_C;
+    assert_int_equal(dmi_builder_finish(&b, h[4], 0, &net), DM_OK);
+    open_probe(&p, net, 3, 6, 8);
+    check_gradients(&p, "sums", 60);
+    close_probe(&p);
+}
+
 /* Gradients of two backward calls add up, and zero_grad clears them. */
 static void test_accumulation(void **state) {
     const int32_t channels[] = {4, 8};
@@ -616,6 +639,7 @@ int main(void) {
         cmocka_unit_test(test_time_embedding_gradient),
         cmocka_unit_test(test_unets),
         cmocka_unit_test(test_unet2ds),
+        cmocka_unit_test(test_shared_gradients),
         cmocka_unit_test(test_accumulation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
