@@ -185,6 +185,27 @@ DM_API void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t st
 DM_API dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *options,
                                      dm_scheduler **out);
 
+/** Creates a scheduler as a scheduler_config.json of the diffusers package describes it; docs/samplers.md
+ * lists the classes. The defaults of absent keys are those of the class.
+ *  @param context allocator and threads, NULL: default
+ *  @param path the file, or a directory that holds it, or holds it in scheduler/ (a pipeline)
+ *  @param sampler another algorithm for the same network, DM_SAMPLER_*; 0: the file's
+ *  @param out [out] the scheduler, owned by the caller, *out = NULL on failure; free with
+ *        dm_scheduler_destroy()
+ *  Errors: IO, FORMAT (no JSON, a value of the wrong type or out of range: names the key), UNSUPPORTED (a
+ * class or key that is not known, use_dynamic_shifting), INVALID_ARGUMENT and those of dm_scheduler_create().
+ * Threads: any. Cost: the file is read whole, at most 4 MB. Since: 0.1 */
+DM_API dm_status dm_scheduler_load_pretrained(dm_context *context, const char *path, dm_sampler_type sampler,
+                                              dm_scheduler **out);
+/** Writes the scheduler as a scheduler_config.json that the diffusers package opens. Betas that it has no
+ * name for (lecture cosine, custom) are written as numbers; eta, churn and the timesteps of the run are no
+ * part of such a file.
+ *  @param scheduler not NULL
+ *  @param path the file, or an existing directory, in which it is called scheduler_config.json
+ *  Errors: INVALID_ARGUMENT, IO, OUT_OF_MEMORY, UNSUPPORTED (an algorithm or prediction type that the package
+ * does not have); a file that was there is as it was then. Threads: any. Cost: O(T) at most. Since: 0.1 */
+DM_API dm_status dm_scheduler_save_pretrained(const dm_scheduler *scheduler, const char *path);
+
 /** Destroys a scheduler. @param scheduler may be NULL. Ownership: takes it. Errors: none. Threads:
  *  exclusive. Cost: O(1). Since: 0.1 */
 DM_API void dm_scheduler_destroy(dm_scheduler *scheduler);
@@ -441,7 +462,8 @@ DM_API dm_solver_type dm_solver_type_from_name(const char *name);
  *  @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_sampler_type_name(dm_sampler_type value);
-/** A sampling algorithm by its name. @return the constant, 0 when there is none of that name or it is NULL.
+/** A sampling algorithm by its name, also one of those that other programs use ("euler_ancestral", "k_lms",
+ *  "dpmsolver++", ...). @return the constant, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_sampler_type dm_sampler_from_name(const char *name);
 

@@ -23,10 +23,10 @@ typedef struct dmi_sampler_hooks {
 void dmi_sampler_attach(dm_sampler *sampler, const dmi_sampler_hooks *hooks);
 
 /* Memory that grows when a run needs more and stays for the next one. */
-typedef struct dmi_buffer {
+typedef struct dmi_workspace {
     void *data;
     uint64_t bytes;
-} dmi_buffer;
+} dmi_workspace;
 
 struct dm_sampler {
     dm_context *context;
@@ -37,14 +37,14 @@ struct dm_sampler {
     dmi_sampler_hooks hooks; /* zero without an attached object */
     _Atomic int32_t cancel;
     _Atomic int32_t running;
-    dmi_buffer input;   /* f32 [chunk or 2 * chunk, ...]: the network's, where it is not x_t itself */
-    dmi_buffer output;  /* f32 [chunk or 2 * chunk, ...]: the network's */
-    dmi_buffer t;       /* f32 [chunk or 2 * chunk] */
-    dmi_buffer labels;  /* i32 [chunk or 2 * chunk] */
-    dmi_buffer history; /* f32 [buffers of the algorithm, N, ...] */
-    dmi_buffer scratch; /* f32 [chunk, 3, ...]: |x0|, output and noise, and f64 [chunk]: thresholding */
-    dmi_buffer limits;
-    dmi_buffer x0_pred; /* f32 [N, ...], for the progress callback */
+    dmi_workspace input;   /* f32 [chunk or 2 * chunk, ...]: the network's, where it is not x_t itself */
+    dmi_workspace output;  /* f32 [chunk or 2 * chunk, ...]: the network's */
+    dmi_workspace t;       /* f32 [chunk or 2 * chunk] */
+    dmi_workspace labels;  /* i32 [chunk or 2 * chunk] */
+    dmi_workspace history; /* f32 [buffers of the algorithm, N, ...] */
+    dmi_workspace scratch; /* f32 [chunk, 3, ...]: |x0|, output and noise, and f64 [chunk]: thresholding */
+    dmi_workspace limits;
+    dmi_workspace x0_pred; /* f32 [N, ...], for the progress callback */
 };
 
 enum { DMI_SAMPLER_START_STREAM = 0 }; /* of an image's seed: x_T */

@@ -298,7 +298,7 @@ done:
 }
 
 /* What a buffer held before does not matter. */
-static dm_status reserve(dm_context *context, dmi_buffer *buffer, int64_t count, size_t element) {
+static dm_status reserve(dm_context *context, dmi_workspace *buffer, int64_t count, size_t element) {
     const uint64_t bytes = (uint64_t)count * element;
     if (bytes <= buffer->bytes) return DM_OK;
     void *data = dmi_alloc_array(context, (size_t)count, element);

@@ -179,9 +179,31 @@ const char *dm_sampler_type_name(dm_sampler_type value) {
     return row ? row->name : NULL;
 }
 
+/* Names that other programs give the same algorithms. */
+static const struct {
+    const char *name;
+    dm_sampler_type type;
+} aliases[] = {{"k_euler", DM_SAMPLER_EULER},
+               {"euler_ancestral", DM_SAMPLER_EULER_A},
+               {"k_euler_a", DM_SAMPLER_EULER_A},
+               {"k_heun", DM_SAMPLER_HEUN},
+               {"k_lms", DM_SAMPLER_LMS},
+               {"dpm_2", DM_SAMPLER_KDPM2},
+               {"kdpm2", DM_SAMPLER_KDPM2},
+               {"dpm_2_ancestral", DM_SAMPLER_KDPM2_A},
+               {"kdpm2_a", DM_SAMPLER_KDPM2_A},
+               {"dpmsolver", DM_SAMPLER_DPM_2M},
+               {"dpmsolver++", DM_SAMPLER_DPMPP_2M},
+               {"sde-dpmsolver", DM_SAMPLER_DPM_2M_SDE},
+               {"sde-dpmsolver++", DM_SAMPLER_DPMPP_2M_SDE},
+               {"dpmpp_2s", DM_SAMPLER_DPMPP_SINGLE},
+               {"uni_pc", DM_SAMPLER_UNIPC}};
+
 dm_sampler_type dm_sampler_from_name(const char *name) {
     for (size_t i = 0; name && i < NUM_ALGORITHMS; i++)
         if (strcmp(algorithms[i].name, name) == 0) return algorithms[i].type;
+    for (size_t i = 0; name && i < sizeof(aliases) / sizeof(aliases[0]); i++)
+        if (strcmp(aliases[i].name, name) == 0) return aliases[i].type;
     return 0;
 }
 

@@ -718,6 +718,8 @@ dm_status dm_sampler_run(dm_sampler *sampler, const dm_tensor *seeds, const dm_t
 void dm_sampler_cancel(dm_sampler *sampler);
 void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t struct_size);
 dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *options, dm_scheduler **out);
+dm_status dm_scheduler_load_pretrained(dm_context *context, const char *path, dm_sampler_type sampler, dm_scheduler **out);
+dm_status dm_scheduler_save_pretrained(const dm_scheduler *scheduler, const char *path);
 void dm_scheduler_destroy(dm_scheduler *scheduler);
 int32_t dm_scheduler_num_train_timesteps(const dm_scheduler *scheduler);
 dm_prediction_type dm_scheduler_prediction_type(const dm_scheduler *scheduler);

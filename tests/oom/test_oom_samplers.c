@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,23 @@ static dm_status walk_heun(dm_context *context) {
     return walk(context, DM_SAMPLER_HEUN);
 }
 
+static dm_status walk_config(dm_context *context) {
+    static const char path[] = "oom_scheduler_config.json";
+    dm_scheduler *scheduler = NULL, *copy = NULL;
+    dm_status status = dm_scheduler_create(context, NULL, &scheduler); /* its betas are written as numbers */
+    if (!status) status = dm_scheduler_save_pretrained(scheduler, path);
+    if (!status) status = dm_scheduler_load_pretrained(context, path, DM_SAMPLER_HEUN, &copy);
+    dm_scheduler_destroy(copy);
+    dm_scheduler_destroy(scheduler);
+    remove(path);
+    return status;
+}
+
+static void test_config(void **state) {
+    (void)state;
+    sweep(walk_config, 20);
+}
+
 static void test_without_history(void **state) {
     (void)state;
     sweep(walk_ddpm, 20);
@@ -76,6 +94,6 @@ static void test_with_history(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_history),
-                                       cmocka_unit_test(test_with_history)};
+                                       cmocka_unit_test(test_with_history), cmocka_unit_test(test_config)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
