@@ -34,13 +34,36 @@ typedef int32_t dm_sde_predictor;
 #define DM_SDE_PREDICTOR_EULER_MARUYAMA    2 /**< of the reverse equation, dt = T/N (EDM: to the next time) */
 #define DM_SDE_PREDICTOR_REVERSE_DIFFUSION 3 /**< SDE eq. 46: the discretized forward process, reversed */
 #define DM_SDE_PREDICTOR_ANCESTRAL         4 /**< SDE eq. 4 and 47, not sub-VP, not a probability flow */
-#define DM_SDE_PREDICTOR_HEUN              5 /**< EDM algorithm 2, second order with churn, EDM's process only */
+#define DM_SDE_PREDICTOR_HEUN                                                                                \
+    5 /**< EDM algorithm 2 and, with other schedules and scalings, its superset algorithm 1 and appendix D;  \
+         second order with churn, EDM's process only */
 
 /** What improves a sample at one time, SDE appendix G. */
 typedef int32_t dm_sde_corrector;
 #define DM_SDE_CORRECTOR_NONE              1 /**< prediction alone */
 #define DM_SDE_CORRECTOR_LANGEVIN          2 /**< steps 2 alpha (snr |z| / |score|)^2, norms averaged over paths */
 #define DM_SDE_CORRECTOR_ANNEALED_LANGEVIN 3 /**< steps 2 alpha (snr s(t))^2 */
+
+/** The noise levels of the Heun predictor's times, EDM table 1, "Time steps". */
+typedef int32_t dm_edm_times;
+#define DM_EDM_TIMES_EDM 1 /**< EDM eq. 5 with rho */
+#define DM_EDM_TIMES_VP  2 /**< those of VP's process at equally spaced times 1 .. eps */
+#define DM_EDM_TIMES_VE  3 /**< a geometric sequence */
+#define DM_EDM_TIMES_IDDPM                                                                                   \
+    4 /**< of iddpm_levels levels of the cosine schedule, equally spaced in their number */
+
+/** Noise level as a function of the time that the Heun predictor's steps are made in, EDM table 1,
+ * "Schedule". */
+typedef int32_t dm_edm_schedule;
+#define DM_EDM_SCHEDULE_LINEAR 1 /**< sigma = t */
+#define DM_EDM_SCHEDULE_VP                                                                                   \
+    2 /**< sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1), from sigma_min at eps to sigma_max at 1 */
+#define DM_EDM_SCHEDULE_VE 3 /**< sqrt(t) */
+
+/** What a sample is multiplied with while it is made, EDM table 1, "Scaling". */
+typedef int32_t dm_edm_scaling;
+#define DM_EDM_SCALING_NONE 1 /**< 1 */
+#define DM_EDM_SCALING_VP   2 /**< 1 / sqrt(1 + sigma^2) */
 
 /** Options of dm_sde_create_reverse(). Fill with dm_sde_reverse_options_init(). */
 typedef struct dm_sde_reverse_options {
@@ -71,7 +94,7 @@ typedef struct dm_sde_sample_options {
     int32_t reserved;           /**< 0 */
     int64_t steps;   /**< N >= 1 times from T to eps, equally spaced; EDM: T to sigma_min, EDM eq. 5
                           with rho; default 1000 */
-    double eps;      /**< last time, 0 < eps < T; not looked at by EDM; default 1e-3 */
+    double eps;      /**< last time, 0 < eps < T; EDM: of VP's times and schedule alone; default 1e-3 */
     double snr;      /**< of the corrector, > 0; default 0.16 */
     uint64_t seed;   /**< draw k of path p is dm_sde's number (seed, stream, p, kind 0, level 0, index k) */
     uint64_t stream; /**< see seed; default 0 */
@@ -86,6 +109,17 @@ typedef struct dm_sde_sample_options {
     double churn_min;       /**< Heun: S_min, lowest time with churn; default 0 */
     double churn_max;       /**< Heun: S_max, highest time with churn; default infinity */
     double churn_noise;     /**< Heun: S_noise > 0, factor of the added noise; default 1 */
+    dm_edm_times edm_times; /**< Heun: which noise levels; 0 (default): DM_EDM_TIMES_EDM */
+    dm_edm_schedule edm_schedule; /**< Heun: 0 (default): DM_EDM_SCHEDULE_LINEAR */
+    dm_edm_scaling edm_scaling;   /**< Heun: 0 (default): DM_EDM_SCALING_NONE */
+    int32_t order; /**< Heun: 1: its Euler steps alone; 2 or 0 (default): with the correction */
+    double alpha;  /**< Heun: where in a step the second score is taken, EDM appendix D.2, 0 < alpha <=
+                        1; 0 (default): 1, at its end */
+    double iddpm_c1, iddpm_c2; /**< of DM_EDM_TIMES_IDDPM, > 0; 0 (default): 0.001 and 0.008 */
+    int32_t iddpm_levels;      /**< of DM_EDM_TIMES_IDDPM, M, 1..10^6; 0 (default): 1000 */
+    int32_t reserved_2;        /**< 0 */
+    const dm_tensor *sigmas;   /**< Heun: f64 [steps], any layout: noise levels in place of edm_times, finite,
+                                  above 0,   strictly decreasing; or NULL */
 } dm_sde_sample_options;
 
 /** Options of dm_sde_log_likelihood(). Fill with dm_sde_likelihood_options_init(). */

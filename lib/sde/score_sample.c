@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "sde/score.h"
+#include "sde/score_run.h"
 
 static const dm_sde_sample_options defaults = {.predictor = DM_SDE_PREDICTOR_REVERSE_DIFFUSION,
                                                .corrector = DM_SDE_CORRECTOR_NONE,
@@ -20,18 +20,7 @@ void dm_sde_sample_options_init(dm_sde_sample_options *options, uint32_t struct_
     dmi_options_init(options, struct_size, &defaults, sizeof defaults);
 }
 
-typedef struct run {
-    const dm_sde *sde;
-    const dmi_score_process *process;
-    dmi_score_process levels; /* what process points to: the equation's with the caller's rho */
-    dm_sde_sample_options options;
-    int64_t d, n;
-    int64_t draws;                      /* so far */
-    double *memory;                     /* of the four below */
-    double *x, *x_mean, *score, *noise; /* [d][n] */
-    float *cache;                       /* [d][4][n]: four draws of the generator */
-    dmi_noise source;
-} run;
+typedef dmi_score_run run;
 
 /* ---- checks ---- */
 
@@ -144,7 +133,7 @@ static void take_given(run *r, int64_t draw) {
 }
 
 /* The next draw, into r->noise. */
-static void draw(run *r) {
+void dmi_score_draw(run *r) {
     const int64_t number = r->draws++, slot = number % 4;
     if (r->options.noise != NULL) {
         take_given(r, number);
@@ -161,16 +150,16 @@ static void draw(run *r) {
 
 /* ---- moves ---- */
 
-static dm_status check_finite(const run *r, const double *rows, const char *what, int64_t step) {
+dm_status dmi_score_check_finite(const run *r, const double *rows, const char *what, int64_t step) {
     const int64_t bad = dmi_sde_find_bad(rows, r->d, r->n);
     if (bad < 0) return DM_OK;
     return dmi_fail(DM_ERROR_NUMERIC, "%s: expected finite numbers, path %lld has another in step %lld", what,
                     (long long)(r->options.first_path + bad), (long long)step);
 }
 
-static dm_status evaluate(run *r, double t, int64_t step) {
+dm_status dmi_score_at(run *r, double t, int64_t step) {
     const dm_status status = dmi_score_evaluate(r->process, t, r->n, r->x, r->score);
-    return status != DM_OK ? status : check_finite(r, r->score, "score", step);
+    return status != DM_OK ? status : dmi_score_check_finite(r, r->score, "score", step);
 }
 
 static void move(run *r, double a, double b, double c) {
@@ -197,14 +186,14 @@ static dm_status correct(run *r, double t, int64_t step) {
     const dmi_score_level level = dmi_score_level_at(r->process, r->options.steps, t);
     if (r->options.corrector == DM_SDE_CORRECTOR_NONE) return DM_OK;
     for (int32_t k = 0; k < r->options.corrector_steps; k++) {
-        DM_TRY(evaluate(r, t, step));
-        draw(r);
+        DM_TRY(dmi_score_at(r, t, step));
+        dmi_score_draw(r);
         double ratio = dmi_score_std(r->process, t);
         if (r->options.corrector == DM_SDE_CORRECTOR_LANGEVIN)
             ratio = mean_norm(r, r->noise) / mean_norm(r, r->score);
         const double root = r->options.snr * ratio, length = 2 * level.alpha * root * root;
         move(r, 1, length, sqrt(2 * length));
-        DM_TRY(check_finite(r, r->x, "state", step));
+        DM_TRY(dmi_score_check_finite(r, r->x, "state", step));
     }
 done:
     return status;
@@ -217,32 +206,6 @@ static double time_step(const run *r, int64_t i, double t) {
     return i + 1 == steps ? t : t - dmi_score_time(r->process, steps, i + 1, 0);
 }
 
-/* EDM algorithm 2; dx/dt = (x - D)/t = -t score. */
-static dm_status predict_heun(run *r, double t, int64_t i) {
-    dm_status status = DM_OK;
-    const dm_sde_sample_options *options = &r->options;
-    const double next = i + 1 == options->steps ? 0 : dmi_score_time(r->process, options->steps, i + 1, 0);
-    const int is_churned = t >= options->churn_min && t <= options->churn_max;
-    const double gamma = is_churned ? fmin(options->churn / (double)options->steps, sqrt(2) - 1) : 0;
-    const double t_hat = t + gamma * t, added = sqrt(t_hat * t_hat - t * t) * options->churn_noise;
-    const double h = next - t_hat;
-    draw(r);
-    for (int64_t k = 0; k < r->d * r->n; k++) r->x[k] += added * r->noise[k];
-    DM_TRY(evaluate(r, t_hat, i));
-    for (int64_t k = 0; k < r->d * r->n; k++) {
-        r->x_mean[k] = r->x[k] - 0.5 * h * t_hat * r->score[k];
-        r->x[k] -= h * t_hat * r->score[k];
-    }
-    if (next > 0) {
-        DM_TRY(evaluate(r, next, i));
-        for (int64_t k = 0; k < r->d * r->n; k++) r->x[k] = r->x_mean[k] - 0.5 * h * next * r->score[k];
-    }
-    memcpy(r->x_mean, r->x, (size_t)(r->d * r->n) * sizeof(double));
-    DM_TRY(check_finite(r, r->x, "state", i));
-done:
-    return status;
-}
-
 static dm_status predict(run *r, double t, int64_t i) {
     dm_status status = DM_OK;
     const dmi_score_process *process = r->process;
@@ -252,9 +215,9 @@ static dm_status predict(run *r, double t, int64_t i) {
         memcpy(r->x_mean, r->x, (size_t)(r->d * r->n) * sizeof(double));
         return DM_OK;
     }
-    if (r->options.predictor == DM_SDE_PREDICTOR_HEUN) return predict_heun(r, t, i);
-    DM_TRY(evaluate(r, t, i));
-    draw(r);
+    if (r->options.predictor == DM_SDE_PREDICTOR_HEUN) return dmi_edm_step(r, i);
+    DM_TRY(dmi_score_at(r, t, i));
+    dmi_score_draw(r);
     if (r->options.predictor == DM_SDE_PREDICTOR_EULER_MARUYAMA) {
         const double dt = time_step(r, i, t), variance = dmi_score_noise_variance(process, t) * dt;
         move(r, 1 - dmi_score_drift_rate(process, t) * dt, weight * variance, has_noise * sqrt(variance));
@@ -265,15 +228,16 @@ static dm_status predict(run *r, double t, int64_t i) {
     } else {
         move(r, 1, level.variance, level.adjacent / level.sigma * sqrt(level.variance));
     }
-    DM_TRY(check_finite(r, r->x, "state", i));
+    DM_TRY(dmi_score_check_finite(r, r->x, "state", i));
 done:
     return status;
 }
 
 static dm_status sample(run *r) {
     dm_status status = DM_OK;
-    const double prior_std = dmi_score_prior_std(r->process);
-    draw(r);
+    const int by_heun = r->options.predictor == DM_SDE_PREDICTOR_HEUN;
+    const double prior_std = by_heun ? dmi_edm_prior_std(&r->edm) : dmi_score_prior_std(r->process);
+    dmi_score_draw(r);
     for (int64_t i = 0; i < r->d * r->n; i++) r->x[i] = prior_std * r->noise[i];
     for (int64_t i = 0; i < r->options.steps; i++) {
         const double t = dmi_score_time(r->process, r->options.steps, i, r->options.eps);
@@ -299,15 +263,18 @@ dm_status dm_sde_sample(const dm_sde *reverse, const dm_sde_sample_options *opti
         DM_TRY(dmi_options_read(&r.options, sizeof r.options, options, "dm_sde_sample_options"));
     DM_TRY(check_options(&r));
     DM_TRY(check_churn(&r.options));
+    DM_TRY(dmi_edm_check(&r.options));
     r.levels.rho = r.options.rho;
     DM_TRY(check_tensors(&r, out));
     DM_TRY(reserve(&r));
+    if (r.options.predictor == DM_SDE_PREDICTOR_HEUN) DM_TRY(dmi_edm_prepare(&r));
     DM_TRY(sample(&r));
     const double *from = r.options.denoise ? r.x_mean : r.x;
     for (int64_t i = 0; i < r.d; i++) /* [d][n] to rows, in memory that is free again */
         for (int64_t p = 0; p < r.n; p++) r.noise[p * r.d + i] = from[i * r.n + p];
     dmi_tensor_store(out, 0, r.n * r.d, r.noise, DM_DTYPE_F64);
 done:
+    if (r.edm.sigmas != NULL) dmi_free(reverse->context, r.edm.sigmas);
     if (r.memory != NULL) dmi_free(reverse->context, r.memory);
     if (r.cache != NULL) dmi_free(reverse->context, r.cache);
     return status;

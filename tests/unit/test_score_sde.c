@@ -448,6 +448,71 @@ static void test_refuses_bad_runs(void **state) {
     dm_sde_destroy(forward);
 }
 
+static void test_refuses_bad_schedules(void **state) {
+    (void)state;
+    double values[2] = {7, 7}, levels[3] = {3, 1, 2};
+    dm_tensor out = view(values, DM_DTYPE_F64, 2, 1, 2, 0), sigmas = view(levels, DM_DTYPE_F64, 1, 3, 0, 0);
+    dm_sde *forward = make_process(3, 2), *flow = make_reverse(forward, 1);
+    dm_sde_sample_options good, options;
+    dm_sde_sample_options_init(&good, sizeof good);
+    good.predictor = DM_SDE_PREDICTOR_HEUN;
+    good.steps = 3;
+#define REFUSE(field, value, word)                                                                           \
+    do {                                                                                                     \
+        options = good;                                                                                      \
+        options.field = value;                                                                               \
+        refuse(DM_ERROR_INVALID_ARGUMENT, dm_sde_sample(flow, &options, &out), word);                        \
+    } while (0)
+    REFUSE(edm_times, 5, "edm_times");
+    REFUSE(edm_schedule, -1, "edm_schedule");
+    REFUSE(edm_scaling, 3, "edm_scaling");
+    REFUSE(order, 3, "order");
+    REFUSE(alpha, 1.5, "alpha");
+    REFUSE(iddpm_c1, NAN, "iddpm_c1");
+    REFUSE(iddpm_levels, -1, "iddpm_levels");
+    REFUSE(eps, 1, "eps");
+    REFUSE(sigmas, &sigmas, "decreasing");
+    good.edm_schedule = DM_EDM_SCHEDULE_VP;
+    REFUSE(eps, 1e-7, "eps");
+    REFUSE(corrector, DM_SDE_CORRECTOR_LANGEVIN, "corrector");
+    good.edm_times = DM_EDM_TIMES_IDDPM;
+    REFUSE(iddpm_levels, 2, "at most");
+#undef REFUSE
+    assert_true(values[0] == 7 && values[1] == 7);
+    levels[1] = 2.5;
+    good.edm_times = 0;
+    good.steps = 4;
+    good.sigmas = &sigmas;
+    refuse(DM_ERROR_SHAPE, dm_sde_sample(flow, &good, &out), "sigmas");
+    dm_sde_destroy(flow);
+    dm_sde_destroy(forward);
+}
+
+/* Levels of one's own: the same as EDM's when they are EDM's. */
+static void test_takes_given_levels(void **state) {
+    (void)state;
+    enum { STEPS = 12 };
+    double levels[STEPS], a[8], b[8];
+    const double low = pow(0.002, 1 / 7.0), high = pow(80, 1 / 7.0);
+    dm_tensor of_a = view(a, DM_DTYPE_F64, 2, 4, 2, 0), of_b = view(b, DM_DTYPE_F64, 2, 4, 2, 0);
+    dm_tensor sigmas = view(levels, DM_DTYPE_F64, 1, STEPS, 0, 0);
+    dm_sde *forward = make_process(3, 2), *flow = make_reverse(forward, 1);
+    dm_sde_sample_options options;
+    dm_sde_sample_options_init(&options, sizeof options);
+    options.predictor = DM_SDE_PREDICTOR_HEUN;
+    options.steps = STEPS;
+    for (int i = 0; i < STEPS; i++) levels[i] = pow(high + i / (STEPS - 1.0) * (low - high), 7);
+    assert_ok(dm_sde_sample(flow, &options, &of_a));
+    options.sigmas = &sigmas;
+    assert_ok(dm_sde_sample(flow, &options, &of_b));
+    for (int i = 0; i < 8; i++) assert_true(fabs(a[i] - b[i]) < 1e-10 && isfinite(a[i]));
+    levels[STEPS - 1] = 0.001; /* and other ones when they are not */
+    assert_ok(dm_sde_sample(flow, &options, &of_b));
+    assert_true(fabs(a[0] - b[0]) > 1e-6);
+    dm_sde_destroy(flow);
+    dm_sde_destroy(forward);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_marginals_solve_the_moment_equations),
@@ -461,6 +526,8 @@ int main(void) {
         cmocka_unit_test(test_no_churn_is_no_noise),
         cmocka_unit_test(test_refuses_bad_processes),
         cmocka_unit_test(test_refuses_bad_runs),
+        cmocka_unit_test(test_refuses_bad_schedules),
+        cmocka_unit_test(test_takes_given_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
