@@ -146,7 +146,8 @@ static void test_other_schedules_return_the_data(void **state) {
     check_schedule(reverse, DM_EDM_TIMES_IDDPM, DM_EDM_SCHEDULE_LINEAR, DM_EDM_SCALING_NONE, 1, 1);
     for (dm_edm_times times = DM_EDM_TIMES_EDM; times <= DM_EDM_TIMES_IDDPM; times++) {
         for (dm_edm_schedule schedule = DM_EDM_SCHEDULE_LINEAR; schedule <= DM_EDM_SCHEDULE_VE; schedule++) {
-            check_schedule(reverse, times, schedule, DM_EDM_SCALING_NONE, 2, 1);
+            if (times != DM_EDM_TIMES_IDDPM || schedule == DM_EDM_SCHEDULE_LINEAR) /* else too uneven */
+                check_schedule(reverse, times, schedule, DM_EDM_SCALING_NONE, 2, 1);
             check_schedule(reverse, times, schedule, DM_EDM_SCALING_VP, 2, 1);
             check_schedule(reverse, times, schedule, DM_EDM_SCALING_VP, 2, 0.5);
         }
