@@ -33,6 +33,11 @@ typedef void (*dmi_noise_fill_fn)(const dmi_noise *noise, dmi_noise_address addr
 void dmi_noise_fill(const dmi_noise *noise, dmi_noise_address address, uint32_t component, uint32_t first,
                     int64_t count, float *out, int64_t stride);
 dmi_noise_fill_fn dmi_noise_fill_for(int isa);
+/* out[i] = number i % 4 of the block with the counter, whose first word has grown by i / 4 without passing
+ * 2^32. */
+typedef void (*dmi_normal_blocks_fn)(const uint32_t keys[20], const uint32_t counter[4], int64_t count,
+                                     float *out);
+dmi_normal_blocks_fn dmi_normal_blocks_for(int isa);
 /* The block's 32-bit words for one path, for other distributions; never antithetic. */
 void dmi_noise_words(const dmi_noise *noise, dmi_noise_address address, uint32_t component, uint32_t path,
                      uint32_t words[4]);

@@ -1,4 +1,5 @@
-/* Uniform and normal numbers from Philox words.
+/* Uniform and normal numbers from Philox words. What the vector kernels of random/hot/ compute is defined and
+ * explained here.
  *
  * Bitwise reproducible: only + - * / sqrt and conversions, each exactly rounded by IEEE 754, in the order
  * written here. A compiler may therefore vectorise at any width, but must not contract a * b + c into one
@@ -122,7 +123,7 @@ static void normal_group(uint64_t seed, uint64_t stream, uint64_t first_block, f
     }
 }
 
-void dmi_normal_fill(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out) {
+void dmi_normal_fill_plain(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out) {
     uint64_t block = index / 4;
     for (; count >= 4 * LANES; count -= 4 * LANES) {
         normal_group(seed, stream, block, out);

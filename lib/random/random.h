@@ -33,6 +33,8 @@ static inline uint64_t dmi_stream(dmi_purpose purpose, int64_t number) {
 /* out[i] = i-th standard normal of the stream, counted from word `index` (a multiple of 4), i = 0..count-1.
  * Serial; bitwise the same for every instruction set and for any split of the range at multiples of 4. */
 void dmi_normal_fill(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out);
+/* The same without vector instructions of the machine: the definition that others are compared with. */
+void dmi_normal_fill_plain(uint64_t seed, uint64_t stream, uint64_t index, int64_t count, float *out);
 /* The Philox4x32-10 block of this counter and key; out may be counter. */
 void dmi_philox_block(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 /* Words [word][lane] of DMI_PHILOX_LANES consecutive blocks: out[w][i] = word w of block first_block + i. */

@@ -21,7 +21,7 @@ static int isas(int *out) {
     return count;
 }
 
-/* Every compiled-in kernel gives the bits of dm_rng_normal() for the same counter and key. */
+/* Every compiled-in kernel gives the bits of the plain definition for the same counter and key. */
 static void kernels_agree_with_the_generator(void **state) {
     float z[4][PATHS + 3], expected[4];
     int list[3];
@@ -38,8 +38,9 @@ static void kernels_agree_with_the_generator(void **state) {
             dmi_noise_fill_for(list[k / 4])(&noise, at, 3, first, PATHS, &z[0][0], PATHS + 3);
             for (uint32_t p = 0; p < PATHS; p++) {
                 const uint64_t path = (first + p) >> antithetic;
-                dmi_normal_fill(noise.keys[0] | (uint64_t)noise.keys[10] << 32, at.u | (uint64_t)at.v << 32,
-                                4 * (path | UINT64_C(3) << 32), 4, expected);
+                dmi_normal_fill_plain(noise.keys[0] | (uint64_t)noise.keys[10] << 32,
+                                      at.u | (uint64_t)at.v << 32, 4 * (path | UINT64_C(3) << 32), 4,
+                                      expected);
                 for (int w = 0; w < 4; w++) {
                     const float sign = antithetic && (first + p) % 2 == 1 ? -1.0f : 1.0f;
                     const float wanted = sign * expected[w];
@@ -49,6 +50,38 @@ static void kernels_agree_with_the_generator(void **state) {
                 }
             }
         }
+    }
+}
+
+/* The same for the kernels behind dm_rng_normal(), with counts that end within a vector; and where the block
+ * number passes 2^32, and word number 2^64. */
+static void blocks_have_the_same_bits(void **state) {
+    enum { COUNT = 4 * 77 + 3 };
+    static const uint64_t starts[3] = {0, (UINT64_C(1) << 34) - 4 * 20, UINT64_MAX - 4 * 9 + 1};
+    const uint64_t seed = 0x123456789abcdefu, stream = UINT64_C(7) << 56 | 42;
+    float expected[COUNT], got[COUNT + 1];
+    dmi_noise keys;
+    int list[3];
+    const int count = isas(list);
+    (void)state;
+    for (uint32_t round = 0; round < 10; round++) {
+        keys.keys[round] = (uint32_t)seed + round * 0x9E3779B9u;
+        keys.keys[10 + round] = (uint32_t)(seed >> 32) + round * 0xBB67AE85u;
+    }
+    for (int k = 0; k < count; k++) {
+        const uint32_t counter[4] = {100, 3, (uint32_t)stream, (uint32_t)(stream >> 32)};
+        dmi_normal_fill_plain(seed, stream, 4 * (UINT64_C(3) << 32 | 100), COUNT, expected);
+        for (int64_t n = 1; n <= COUNT; n += 11) {
+            got[n] = 77;
+            dmi_normal_blocks_for(list[k])(keys.keys, counter, n, got);
+            assert_memory_equal(got, expected, (size_t)n * sizeof(float));
+            assert_true(got[n] == 77);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        dmi_normal_fill_plain(seed, stream, starts[i], COUNT, expected);
+        dmi_normal_fill(seed, stream, starts[i], COUNT, got);
+        assert_memory_equal(got, expected, sizeof expected);
     }
 }
 
@@ -187,9 +220,13 @@ static void values_are_pinned(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kernels_agree_with_the_generator), cmocka_unit_test(fused_steps_have_the_same_bits),
-        cmocka_unit_test(refinements_share_the_path),       cmocka_unit_test(one_path_can_be_asked_alone),
-        cmocka_unit_test(the_bridge_is_brownian),           cmocka_unit_test(values_are_pinned),
+        cmocka_unit_test(kernels_agree_with_the_generator),
+        cmocka_unit_test(blocks_have_the_same_bits),
+        cmocka_unit_test(fused_steps_have_the_same_bits),
+        cmocka_unit_test(refinements_share_the_path),
+        cmocka_unit_test(one_path_can_be_asked_alone),
+        cmocka_unit_test(the_bridge_is_brownian),
+        cmocka_unit_test(values_are_pinned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
