@@ -16,25 +16,48 @@ void dmi_exec_pack(dm_session *session) {
     session->weights_version = version;
 }
 
+static void *at(const dm_session *session, size_t offset) {
+    return offset == DMI_NOWHERE ? NULL : session->arena + offset;
+}
+
 void dmi_exec_forward(dm_session *session, int64_t batch) {
     const dm_net *net = session->net;
     for (int32_t n = 0; n < net->num_nodes; n++) {
         dmi_call *call = &session->calls[n];
-        const size_t scratch = session->plan.nodes[n].scratch_forward;
         call->batch = batch;
-        call->scratch = scratch == DMI_NOWHERE ? NULL : session->arena + scratch;
+        call->scratch = at(session, session->plan.nodes[n].scratch_forward);
         dmi_op_row(session->dtype, net->nodes[n].op)->forward(call);
+    }
+}
+
+/* A node's call in the backward half: inputs are where their second lives are. */
+static dmi_call second_call(const dm_session *session, int32_t n, int64_t batch) {
+    dmi_call call = session->calls[n];
+    call.batch = batch;
+    for (int i = 0; i < DMI_NODE_INPUTS; i++) {
+        const int32_t input = session->net->nodes[n].inputs[i];
+        if (input >= 0 && session->plan.nodes[input].again_at >= 0)
+            call.in[i] = at(session, session->plan.nodes[input].again);
+    }
+    return call;
+}
+
+static void compute_again(const dm_session *session, int32_t n, int64_t batch) {
+    for (; n >= 0; n = session->plan.nodes[n].again_next) {
+        dmi_call call = second_call(session, n, batch);
+        call.out = at(session, session->plan.nodes[n].again);
+        call.scratch = at(session, session->plan.nodes[n].scratch_again);
+        dmi_op_row(session->dtype, session->net->nodes[n].op)->forward(&call);
     }
 }
 
 void dmi_exec_backward(dm_session *session, int64_t batch, int want_input_gradient) {
     const dm_net *net = session->net;
     for (int32_t n = net->num_nodes - 1; n >= 0; n--) {
-        const size_t scratch = session->plan.nodes[n].scratch_backward;
-        dmi_call call = session->calls[n];
+        compute_again(session, session->plan.nodes[n].again_first, batch);
+        dmi_call call = second_call(session, n, batch);
         if (!call.dout || net->nodes[n].op == DMI_OP_INPUT) continue;
-        call.batch = batch;
-        call.scratch = scratch == DMI_NOWHERE ? NULL : session->arena + scratch;
+        call.scratch = at(session, session->plan.nodes[n].scratch_backward);
         for (int i = 0; i < DMI_NODE_INPUTS; i++)
             if (net->nodes[n].inputs[i] == net->input_node && !want_input_gradient) call.din[i] = NULL;
         dmi_op_row(session->dtype, net->nodes[n].op)->backward(&call);

@@ -132,12 +132,16 @@ typedef struct dmi_op_sizes {
     size_t saved, scratch_forward, scratch_backward, packed;
 } dmi_op_sizes;
 
-/* ACTIVATED: the output of a node that has an activation function. */
+/* ACTIVATED: the output of a node whose activation function is the ReLU. */
 enum { DMI_KEEP_IN0 = 1, DMI_KEEP_IN1 = 2, DMI_KEEP_IN2 = 4, DMI_KEEP_OUT = 8, DMI_KEEP_ACTIVATED = 16 };
 
 /* dout, as backward leaves it, is also the gradient of that input. Where the plan lets the two share a
  * buffer, din[i] == dout. */
 enum { DMI_PASS_IN0 = 32, DMI_PASS_IN1 = 64, DMI_PASS_IN2 = 128 };
+
+/* Forward costs little beside the memory of its output: training may forget the output, and run forward again
+ * right before the first backward that reads it. It then has to give the same bits. */
+enum { DMI_RECOMPUTE = 256 };
 
 typedef struct dmi_op {
     const char *name;
@@ -150,7 +154,7 @@ typedef struct dmi_op {
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
     void (*backward)(const dmi_call *call);
-    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_* */
+    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_*, DMI_RECOMPUTE */
     int differentiable; /* bit i: input i has a gradient */
 } dmi_op;
 

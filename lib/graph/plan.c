@@ -80,23 +80,62 @@ static dm_status infer_shapes(planner *p, dmi_shape input) {
 static int keeps(const planner *p, int32_t node) {
     const int32_t activation = p->net->nodes[node].attr.activation;
     const int keep = row_of(p, node)->keep;
-    if (!(keep & DMI_KEEP_ACTIVATED) || activation == 0 || activation == DMI_ACT_NONE) return keep;
-    return keep | DMI_KEEP_OUT;
+    return (keep & DMI_KEEP_ACTIVATED) && activation == DMI_ACT_RELU ? keep | DMI_KEEP_OUT : keep;
 }
 
-/* Value n lives from its node (inputs: from the start) to its last reader. */
-static int32_t last_read(const planner *p, int32_t n) {
+/* Times at which value n is read: the last forward, and the first and last backward (-1: never). A reader
+ * that is computed again reads then, too. */
+typedef struct reads {
+    int32_t forward, first, last;
+} reads;
+
+static void read_backward(reads *r, int32_t time) {
+    if (r->first < 0 || time < r->first) r->first = time;
+    if (time > r->last) r->last = time;
+}
+
+static reads reads_of(const planner *p, int32_t n) {
     const int32_t nodes = p->net->num_nodes;
-    int32_t last = n == p->net->output_node ? nodes - 1 : n;
-    if (p->train && (keeps(p, n) & DMI_KEEP_OUT)) last = backward_time(p, n);
+    reads r = {n == p->net->output_node ? nodes - 1 : n, -1, -1};
+    if (p->train && (keeps(p, n) & DMI_KEEP_OUT)) read_backward(&r, backward_time(p, n));
     for (int32_t j = n + 1; j < nodes; j++)
         for (int i = 0; i < DMI_NODE_INPUTS; i++) {
             if (p->net->nodes[j].inputs[i] != n) continue;
-            const int kept = p->train && (keeps(p, j) & (DMI_KEEP_IN0 << i));
-            const int32_t time = kept ? backward_time(p, j) : j;
-            if (time > last) last = time;
+            if (j > r.forward) r.forward = j;
+            if (!p->train) continue;
+            if (keeps(p, j) & (DMI_KEEP_IN0 << i)) read_backward(&r, backward_time(p, j));
+            if (p->plan->nodes[j].again_at >= 0)
+                read_backward(&r, backward_time(p, p->plan->nodes[j].again_at));
         }
-    return last;
+    return r;
+}
+
+/* Which outputs are computed again, and before whose backward: readers first, as their second lives are
+ * reads. */
+static void plan_again(planner *p) {
+    const int32_t nodes = p->net->num_nodes;
+    for (int32_t n = nodes - 1; n >= 0; n--) {
+        dmi_node_plan *np = &p->plan->nodes[n];
+        np->again_at = np->again_first = np->again_next = -1;
+        if (!p->train || !(row_of(p, n)->keep & DMI_RECOMPUTE) || (keeps(p, n) & DMI_KEEP_OUT)) continue;
+        const reads r = reads_of(p, n);
+        if (r.first < 0) continue;
+        np->again_at = 2 * nodes - 1 - r.first;
+        np->again_next = p->plan->nodes[np->again_at].again_first; /* in ascending order: inputs first */
+        p->plan->nodes[np->again_at].again_first = n;
+    }
+}
+
+/* Value n lives from its node (inputs: from the start) to its last reader, or has two lives. */
+static void want_value(planner *p, int32_t n, const dmi_op_sizes *sizes) {
+    dmi_node_plan *np = &p->plan->nodes[n];
+    const reads r = reads_of(p, n);
+    const int32_t begin = p->net->nodes[n].op == DMI_OP_INPUT ? 0 : n;
+    const size_t bytes = value_bytes(p, np->shape);
+    const int32_t again = np->again_at >= 0 ? r.first : -1;
+    want(p, &np->value, bytes, begin, again < 0 && r.last > r.forward ? r.last : r.forward);
+    want(p, &np->again, again < 0 ? 0 : bytes, again, r.last);
+    want(p, &np->scratch_again, again < 0 ? 0 : sizes->scratch_forward, again, again);
 }
 
 /* Node j hands the buffer of its gradient on to its input n, when it may and n stands there once: the buffer
@@ -143,12 +182,11 @@ static void want_gradient(planner *p, int32_t n) {
 static void want_buffers(planner *p) {
     for (int32_t n = 0; n < p->net->num_nodes; n++) {
         dmi_node_plan *np = &p->plan->nodes[n];
-        const int is_input = p->net->nodes[n].op == DMI_OP_INPUT;
         dmi_op_sizes sizes;
         dmi_call call;
         fill_call(p, n, &call);
         row_of(p, n)->sizes(&call, p->train, &sizes);
-        want(p, &np->value, value_bytes(p, np->shape), is_input ? 0 : n, last_read(p, n));
+        want_value(p, n, &sizes);
         want(p, &np->saved, sizes.saved, n, p->train ? backward_time(p, n) : n);
         want(p, &np->scratch_forward, sizes.scratch_forward, n, n);
         want(p, &np->scratch_backward, p->train ? sizes.scratch_backward : 0, backward_time(p, n),
@@ -202,7 +240,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
     dm_status status = DM_OK;
     *plan = (dmi_plan){0};
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);
-    p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 5, sizeof *p.intervals);
+    p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 7, sizeof *p.intervals);
     p.gradient_interval = dmi_alloc_array(net->context, (size_t)net->num_nodes, sizeof *p.gradient_interval);
     p.passed = dmi_calloc(net->context, (size_t)net->num_nodes);
     if (!plan->nodes || !p.intervals || !p.gradient_interval || !p.passed) {
@@ -210,6 +248,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         goto done;
     }
     DM_TRY(infer_shapes(&p, input));
+    plan_again(&p);
     want_buffers(&p);
     sort_by_size(p.intervals, p.count);
     for (int32_t k = 0; k < p.count; k++) {

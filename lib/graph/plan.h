@@ -5,7 +5,10 @@
  *   time      0   1   2  ...  n-1 | n  ...  2n-2  2n-1
  *   value 1       [============= read by the backward of 2 ==]
  *   grad 1                                [====]
- *   scratch 2         [] */
+ *   scratch 2         []
+ *
+ * An output that its row lets be computed again (DMI_RECOMPUTE) has two lives: until its last reader forward,
+ * and from the first to the last backward that reads it. */
 #ifndef DMI_PLAN_H
 #define DMI_PLAN_H
 
@@ -16,7 +19,11 @@
 typedef struct dmi_node_plan {
     dmi_shape shape;
     size_t value, gradient, saved, scratch_forward, scratch_backward; /* arena offsets, DMI_NOWHERE: none */
-    size_t packed;                                                    /* offset into the packed weights */
+    size_t again, scratch_again; /* of its second life, DMI_NOWHERE: it has none */
+    int32_t again_at;            /* node before whose backward the second life begins, -1: it has none */
+    int32_t again_first,
+        again_next; /* list of the nodes to compute again before this one's backward, -1: end */
+    size_t packed;  /* offset into the packed weights */
     size_t scratch_forward_size, scratch_backward_size, saved_size;
     int needs_gradient;              /* its value depends on a parameter or on the input image */
     int has_gradient;                /* and the output depends on it */

@@ -52,4 +52,4 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_concat) = DMI_OP_ROW("concat", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                               0, 3);
+                                               DMI_RECOMPUTE, 3);

@@ -67,4 +67,4 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_dropout) = DMI_OP_ROW("dropout", infer, dmi_no_sizes, dmi_no_pack, forward,
-                                                backward, 0, 1);
+                                                backward, DMI_RECOMPUTE, 1);

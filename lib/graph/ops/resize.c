@@ -118,4 +118,4 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_resize) = DMI_OP_ROW("resize", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                               0, 1);
+                                               DMI_RECOMPUTE, 1);
