@@ -3,6 +3,9 @@
 dm_packages_build="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libpng-dev zlib1g-dev"
 dm_packages_data="dataset-fashion-mnist"
 dm_packages_test="g++ clang binutils libblis-dev libcmocka-dev libcjson-dev valgrind abigail-tools"
+# Beside the machine's own, for the cross compiler; on AArch64 itself there is nothing to cross.
+dm_packages_aarch64="gcc-aarch64-linux-gnu qemu-user libc6-dev:arm64 libopenblas-dev:arm64 libpng-dev:arm64
+    zlib1g-dev:arm64 libcmocka-dev:arm64 libcjson-dev:arm64"
 
 dm_missing() { # prints those of its arguments that are not installed
     for dm_package in "$@"; do
@@ -24,6 +27,9 @@ dm_install() {
         command -v sudo > /dev/null || { echo "root or sudo is needed to install: $dm_wanted" >&2; return 1; }
         dm_sudo=sudo
     fi
+    case " $dm_wanted" in
+    *:arm64*) $dm_sudo dpkg --add-architecture arm64 ;;
+    esac
     # Package lists may be absent or old on a fresh machine.
     $dm_sudo env DEBIAN_FRONTEND=noninteractive sh -c "
         apt-get install -y -q --no-install-recommends $dm_wanted > /dev/null 2>&1 ||

@@ -3,30 +3,37 @@
 #
 #   sh tests/run.sh            all parts below
 #   sh tests/run.sh quick      main alone
-#   sh tests/run.sh PART ...   some of: main blis clang sanitize valgrind
+#   sh tests/run.sh PART ...   some of: main blis clang sanitize tsan aarch64 valgrind
 #
 #   main      gcc, warnings are errors, every test                                     build-ci/
 #   blis      the library on another BLAS: unit, golden and symbol tests               build-ci-blis/
 #   clang     the library compiles with clang, warnings are errors; unit tests         build-ci-clang/
 #   sanitize  AddressSanitizer and UBSan: unit, out-of-memory and fuzz tests           build-ci-asan/
+#   tsan      ThreadSanitizer: unit tests                                              build-ci-tsan/
+#   aarch64   cross-compiled; unit, golden and layout tests under qemu-user            build-ci-aarch64/
 #   valgrind  memcheck over the unit tests of main
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=cmake/packages.sh
 . cmake/packages.sh
 
 jobs=2
+all="main blis clang sanitize tsan aarch64 valgrind"
 parts="$*"
 case $parts in
-"") parts="main blis clang sanitize valgrind" ;;
+"") parts=$all ;;
 quick) parts=main ;;
 esac
+packages="$dm_packages_build $dm_packages_data $dm_packages_test"
 for part in $parts; do
-    case $part in
-    main | blis | clang | sanitize | valgrind) ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    case " $all " in
+    *" $part "*) ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
+    if [ "$part" = aarch64 ]; then packages="$packages $dm_packages_aarch64"; fi
 done
-dm_install $dm_packages_build $dm_packages_data $dm_packages_test
+# shellcheck disable=SC2086 # lists of words
+dm_install $packages
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -74,6 +81,17 @@ part_clang() {
 part_sanitize() {
     build build-ci-asan -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DDM_SANITIZE=address,undefined \
         -DDM_EXAMPLES=OFF && run_ctest build-ci-asan -L 'unit|oom|fuzz'
+}
+
+part_tsan() {
+    build build-ci-tsan -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS_DEBUG=-O1 -g" -DDM_SANITIZE=thread \
+        -DDM_EXAMPLES=OFF && run_ctest build-ci-tsan -L unit
+}
+
+part_aarch64() {
+    build build-ci-aarch64 -DCMAKE_BUILD_TYPE=Release -DDM_EXAMPLES=OFF \
+        -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake &&
+        run_ctest build-ci-aarch64 -L 'unit|golden|abi'
 }
 
 part_valgrind() {
