@@ -99,9 +99,12 @@ int32_t dmi_build_fixed(dmi_builder *builder, const char *prefix, const char *su
 
 /* w[i] = bound * u, u uniform on [-1, 1). */
 static void fill_uniform(float *w, int64_t n, uint64_t seed, uint64_t stream, double bound) {
-    for (int64_t i = 0; i < n; i++) {
-        const double u = (dmi_philox_word(seed, stream, (uint64_t)i) >> 8) * 0x1p-24;
-        w[i] = (float)(bound * (2.0 * u - 1.0));
+    uint32_t words[256];
+    for (int64_t first = 0; first < n; first += 256) {
+        const int64_t count = n - first < 256 ? n - first : 256;
+        dmi_philox_words(seed, stream, (uint64_t)first, count, words);
+        for (int64_t i = 0; i < count; i++)
+            w[first + i] = (float)(bound * (2.0 * ((words[i] >> 8) * 0x1p-24) - 1.0));
     }
 }
 
