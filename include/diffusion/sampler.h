@@ -15,13 +15,25 @@ DM_BEGIN_DECLS
  *        with the null label
  *  @param t f32 [R], borrowed: the timestep, the same in every row
  *  @param labels i32 [R], borrowed, or NULL when the run has none
- *  @param out f32 like x, borrowed: the prediction, to be written in full
+ *  @param out f32 like x, or with twice the channels when the variance is learned, borrowed: the prediction,
+ * to be written in full
  *  @param user denoise_user of dm_sampler_create()
  *  @return 0 on success; anything else stops the run with CALLBACK
  *  Called on the thread that called dm_sampler_run(), under no lock. The tensors are valid during the call
  *  only. */
 typedef int32_t (*dm_denoise_fn)(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
                                  dm_tensor *out, void *user);
+
+/** The gradient of a classifier's log probability with respect to its input, times the guidance's strength.
+ *  @param x f32 [R,C,H,W] (or [R,D]), borrowed: what the network got, R at most max_batch
+ *  @param t f32 [R], borrowed: the timestep
+ *  @param labels i32 [R], borrowed, or NULL when the run has none
+ *  @param gradient f32 like x, borrowed, to be written in full
+ *  @param user guide_user of the options
+ *  @return 0 on success; anything else stops the run with CALLBACK
+ *  Called on the thread that called dm_sampler_run(), under no lock, after the network. */
+typedef int32_t (*dm_guide_fn)(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
+                               dm_tensor *gradient, void *user);
 
 /** Called after every step, when all images of the run have taken it.
  *  @param step 1..steps
@@ -50,6 +62,12 @@ typedef struct dm_sampler_options {
     int32_t start_step; /**< first step to run; above 0 a run needs x_init; default 0 */
     dm_sample_progress_fn progress; /**< called after every step; NULL: nothing is */
     void *progress_user;            /**< passed to progress */
+    /** phi of classifier-free guidance, 0..1: the guided prediction, scaled to the conditional one's standard
+     *  deviation over the image, has the share phi (Lin et al. 2023, eq. 15-16); default 0 */
+    double guidance_rescale;
+    dm_guide_fn
+        guide; /**< classifier guidance (Dhariwal and Nichol 2021), as dm_stepper_guide(); NULL: none */
+    void *guide_user; /**< passed to guide; must stay valid while the sampler runs */
 } dm_sampler_options;
 
 /** Fills `options` with the defaults.
@@ -115,6 +133,18 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
  *  the first run of a shape, kept by the sampler. Since: 0.1 */
 DM_API dm_status dm_sampler_run(dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels,
                                 const dm_tensor *x_init, dm_tensor *out);
+
+/** Spherical interpolation between two starts of a run, sample by sample: out = (sin((1 - u) w) a + sin(u w)
+ * b) / sin w with the angle w between a and b (Shoemake 1985). Normal noise keeps its length on the way, so
+ * that images between those of two seeds come from x_T that look like noise; nearly parallel samples are
+ * interpolated linearly.
+ *  @param a,b f32 [B,...], contiguous: two starts, as dm_rng_normal() gives for (seed, 0), or x_T
+ *  @param fraction u: 0 is a, 1 is b
+ *  @param out [out] f32 like a; may be a or b
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous, rank 0). Threads: any. Cost: O(n), allocates
+ * nothing. Since: 0.1 */
+DM_API dm_status dm_sampler_interpolate(const dm_tensor *a, const dm_tensor *b, double fraction,
+                                        dm_tensor *out);
 
 /** Asks a run to stop: it returns CANCELLED before its next network call. A request is never lost: made
  *  before the run starts, it stops the run at its first call; made after the last call, it is dropped when

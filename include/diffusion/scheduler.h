@@ -288,6 +288,17 @@ DM_API dm_status dm_scheduler_set_timesteps(dm_scheduler *scheduler, int32_t num
  *  were then. Threads: exclusive. Cost: O(N), one allocation. Since: 0.1 */
 DM_API dm_status dm_scheduler_set_custom_timesteps(dm_scheduler *scheduler, const dm_tensor *timesteps);
 
+/** Chooses timesteps as guided-diffusion names them: "250" takes 250 of all, "10,15,20" takes so many of each
+ * third, evenly spaced with both ends, "ddim50" takes 0, s, 2s, ... with an integer stride s that gives 50
+ * (Nichol and Dhariwal 2021, section 4). DDPM then has the betas of the process with these timesteps alone,
+ * and the network sees the original ones.
+ *  @param scheduler not NULL
+ *  @param sections counts from 1 up, at most 64, separated by commas, or "ddim" and one count
+ *  Errors: INVALID_ARGUMENT (no such text; a section has fewer timesteps; no stride gives the count), those
+ * of dm_scheduler_set_custom_timesteps(); the timesteps are as they were then. Threads: exclusive. Cost:
+ * O(T). Since: 0.1 */
+DM_API dm_status dm_scheduler_set_respacing(dm_scheduler *scheduler, const char *sections);
+
 /** Number of steps of the run. @return at least 1, 0 for NULL. Errors: none. Threads: any. Cost: O(1).
  *  Since: 0.1 */
 DM_API int32_t dm_scheduler_num_timesteps(const dm_scheduler *scheduler);
@@ -298,6 +309,29 @@ DM_API int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t inde
  *  @return 1 or 0; 0 when there is no such step. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index);
 
+/** The state before step `index` of the run for known data, x = alpha x0 + sigma noise: where a run with that
+ *  start_step begins ("image to image").
+ *  @param scheduler not NULL
+ *  @param index step of the run, or dm_scheduler_num_timesteps() for its end
+ *  @param x0 f32, any shape, contiguous
+ *  @param noise f32 like x0: standard normal numbers
+ *  @param out [out] f32 like x0; may be x0 or noise
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous). Threads: any. Cost: O(n), allocates
+ * nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_noise_to(const dm_scheduler *scheduler, int32_t index, const dm_tensor *x0,
+                                       const dm_tensor *noise, dm_tensor *out);
+/** The forward process from the state after step `index` back to the one before it, q(x_t | x_next) =
+ * N(x_next alpha_t / alpha_next, sigma_t^2 - (alpha_t / alpha_next)^2 sigma_next^2): what RePaint does
+ * between its jumps (Lugmayr et al. 2022, algorithm 1, line 9).
+ *  @param scheduler not NULL
+ *  @param index step of the run
+ *  @param sample f32, any shape, contiguous: the state after the step
+ *  @param noise f32 like sample: standard normal numbers
+ *  @param out [out] f32 like sample; may be sample or noise
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous), UNSUPPORTED (a step that adds noise: DDIM
+ *  inverse). Threads: any. Cost: O(n), allocates nothing. Since: 0.1 */
+DM_API dm_status dm_scheduler_undo_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample,
+                                        const dm_tensor *noise, dm_tensor *out);
 /** The standard normal numbers that dm_sampler_run() gives step `index` of an image of this seed: what
  *  dm_rng_normal() gives for stream 1 + index, or, in the solvers of the reverse SDE, the increment of a
  * Brownian path in the time 1 / sigma^2 over the step, over its square root. The path belongs to the seed:
@@ -355,7 +389,8 @@ DM_API dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t
  *
  *  @param scheduler not NULL
  *  @param index step of the run, 0..dm_scheduler_num_timesteps()-1
- *  @param model_output f32, any shape, contiguous: the network's prediction at (sample, t)
+ *  @param model_output f32, any shape, contiguous: the network's prediction at (sample, t); with a learned
+ * variance [B,2C,...] for a sample [B,C,...]
  *  @param sample f32 like model_output: x_t
  *  @param noise f32 like model_output: standard normal numbers; may be NULL unless
  *        dm_scheduler_step_needs_noise(), and is not used then
@@ -399,6 +434,15 @@ DM_API dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index);
 /** The next step. @return 0..dm_scheduler_num_timesteps(), which is the end of the run; 0 for NULL. Errors:
  * none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_stepper_index(const dm_stepper *stepper);
+/** Gives the next step the gradient of a classifier's log probability with respect to the network's input,
+ * times the guidance's strength. DDPM moves the mean by the step's variance times the gradient (Dhariwal and
+ * Nichol 2021, algorithm 1), every other algorithm lets the score gain the gradient (algorithm 2): eps' = eps
+ * - sigma g, and x0 accordingly, after its clamp.
+ *  @param stepper not NULL
+ *  @param gradient f32 like the sample of the next step, contiguous; borrowed until that step, which forgets
+ * it; NULL: none Errors: INVALID_ARGUMENT; the step itself checks the tensor. Threads: exclusive. Cost: O(1).
+ * Since: 0.1 */
+DM_API dm_status dm_stepper_guide(dm_stepper *stepper, const dm_tensor *gradient);
 /** The next step of the run, as dm_scheduler_step().
  *  @param stepper not NULL
  *  @param model_output,sample,noise,prev_sample,x0_pred as in dm_scheduler_step(); the same number of

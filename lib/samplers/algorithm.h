@@ -35,6 +35,10 @@ typedef struct dmi_step {
     int32_t thresholds; /* clip and x0_scale come from the image itself: dmi_threshold() */
     int32_t learned; /* DM_VARIANCE_LEARNED..., or 0: noise is scaled by the variance of the network, too */
     double log_variance_min, log_variance_max; /* of the learned range */
+    /* The gradient g of a classifier's log probability at the network's input: the output and the clamped x0
+     * move with it, or, by_variance, prev does by the step's variance. */
+    double output_from_gradient, x0_from_gradient, variance;
+    int32_t by_variance;
     double noise_from,
         noise_to; /* sigma / alpha at the ends of a Brownian increment; 0, 0: noise of its own */
     double prev[DMI_SOURCES];
@@ -47,6 +51,7 @@ typedef struct dmi_step_buffers {
     const float *sample;   /* x_t */
     const float *noise;    /* NULL: none drawn */
     const float *variance; /* of the network, when it is learned */
+    const float *gradient; /* NULL: none */
     float *prev;           /* may be sample */
     float *x0_pred;        /* NULL: not wanted */
     float *history[DMI_HISTORY_MAX];

@@ -21,6 +21,9 @@ static dm_status check_options(const dm_sampler_options *options, int32_t num_tr
     if (!isfinite(options->guidance_scale))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.guidance_scale: expected a finite number, got %g",
                         options->guidance_scale);
+    if (!(options->guidance_rescale >= 0 && options->guidance_rescale <= 1))
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.guidance_rescale: expected 0..1, got %g",
+                        options->guidance_rescale);
     if (options->max_batch < 0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.max_batch: expected 0 or more, got %d",
                         (int)options->max_batch);
@@ -89,6 +92,8 @@ void dm_sampler_destroy(dm_sampler *sampler) {
     dmi_free(context, sampler->history.data);
     dmi_free(context, sampler->scratch.data);
     dmi_free(context, sampler->limits.data);
+    dmi_free(context, sampler->gradient.data);
+    dmi_free(context, sampler->factors.data);
     dmi_free(context, sampler->x0_pred.data);
     dmi_free(context, sampler);
 }

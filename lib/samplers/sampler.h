@@ -44,7 +44,9 @@ struct dm_sampler {
     dmi_workspace history; /* f32 [buffers of the algorithm, N, ...] */
     dmi_workspace scratch; /* f32 [chunk, 3, ...]: |x0|, output and noise, and f64 [chunk]: thresholding */
     dmi_workspace limits;
-    dmi_workspace x0_pred; /* f32 [N, ...], for the progress callback */
+    dmi_workspace gradient; /* f32 [chunk, ...]: classifier guidance */
+    dmi_workspace factors;  /* f64 [chunk]: of the guided output, rescaled */
+    dmi_workspace x0_pred;  /* f32 [N, ...], for the progress callback */
 };
 
 enum { DMI_SAMPLER_START_STREAM = 0 }; /* of an image's seed: x_T */

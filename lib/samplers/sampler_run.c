@@ -10,6 +10,7 @@
  * chunks nor threads show in the result. */
 #include "samplers/sampler.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "random/random.h"
@@ -24,6 +25,7 @@ typedef struct sampling {
     const dm_tensor *out;    /* for its shape */
     float *x;                /* [count][size], the data of out */
     int64_t count, size;     /* images, elements of one */
+    int64_t out_size;        /* of the network's output: size, or twice that with a learned variance */
     int64_t blocks;          /* of an image */
     int64_t chunk;           /* images a network call at most */
     int guided, draws_noise;
@@ -88,17 +90,51 @@ static void check_block(void *arg, int64_t block, int32_t worker) {
     sampling *run = arg;
     (void)worker;
     const row_piece at = piece_of(run, block);
-    const float *output = run->sampler->output.data;
-    if (any_not_finite(output + at.row * run->size + at.begin, at.count)) note_bad_row(run, at.row);
+    const float *output = (const float *)run->sampler->output.data + at.row * run->out_size + at.begin;
+    int bad = any_not_finite(output, at.count);
+    if (run->out_size > run->size) bad |= any_not_finite(output + run->size, at.count);
+    if (bad) note_bad_row(run, at.row);
 }
 
-/* Ho and Salimans 2022: output = null + w (conditional - null). */
+/* Ho and Salimans 2022: output = null + w (conditional - null); rescaled, times the image's factor. */
 static const float *guide(const sampling *run, row_piece at, const float *conditional, float *guided) {
     if (!run->guided) return conditional;
-    const float *null = conditional + run->images * run->size;
+    const float *null = conditional + run->images * run->out_size;
     const float w = (float)run->sampler->options.guidance_scale;
     for (int64_t i = 0; i < at.count; i++) guided[i] = null[i] + w * (conditional[i] - null[i]);
+    if (run->sampler->options.guidance_rescale > 0)
+        scale(((const double *)run->sampler->factors.data)[at.row], guided, at.count, guided);
     return guided;
+}
+
+/* Unbiased variance, about the mean. */
+static double variance_of(const float *x, int64_t count) {
+    double mean = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < count; i++) mean += (double)x[i];
+    mean /= (double)count;
+    for (int64_t i = 0; i < count; i++) sum += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return count > 1 ? sum / (double)(count - 1) : 0.0;
+}
+
+/* Lin et al. 2023, eq. 15-16: guided (phi std(conditional) / std(guided) + 1 - phi). */
+static void factor_image(void *arg, int64_t row, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    const double phi = run->sampler->options.guidance_rescale, w = run->sampler->options.guidance_scale;
+    const float *conditional = (const float *)run->sampler->output.data + row * run->out_size;
+    const float *null = conditional + run->images * run->out_size;
+    const double count = (double)run->size;
+    double mean = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < run->size; i++)
+        mean += (double)null[i] + w * ((double)conditional[i] - (double)null[i]);
+    mean /= count;
+    for (int64_t i = 0; i < run->size; i++) {
+        const double d = (double)null[i] + w * ((double)conditional[i] - (double)null[i]) - mean;
+        sum += d * d;
+    }
+    const double guided = run->size > 1 ? sum / (count - 1.0) : 0.0;
+    const double ratio = guided > 0 ? sqrt(variance_of(conditional, run->size) / guided) : 1.0;
+    ((double *)run->sampler->factors.data)[row] = phi * ratio + 1.0 - phi;
 }
 
 static void draw_noise(const sampling *run, int64_t image, row_piece at, float *noise) {
@@ -112,7 +148,7 @@ static void limit_image(void *arg, int64_t row, int32_t worker) {
     const int64_t image = run->first + row;
     const row_piece whole = {row, 0, run->size};
     float *scratch = (float *)run->sampler->scratch.data + row * 3 * run->size;
-    const float *output = (const float *)run->sampler->output.data + row * run->size;
+    const float *output = (const float *)run->sampler->output.data + row * run->out_size;
     dmi_step_buffers buffers = {.sample = run->x + image * run->size};
     dmi_step step = run->step;
     buffers.output = guide(run, whole, output, scratch + run->size);
@@ -138,7 +174,11 @@ static void step_block(void *arg, int64_t block, int32_t worker) {
         .sample = run->x + here, .prev = run->x + here, .x0_pred = x0_pred ? x0_pred + here : NULL};
     for (int32_t j = 0; j < run->histories; j++)
         buffers.history[j] = (float *)run->sampler->history.data + j * run->count * run->size + here;
-    buffers.output = guide(run, at, output + at.row * run->size + at.begin, guided);
+    output += at.row * run->out_size + at.begin;
+    buffers.output = guide(run, at, output, guided);
+    if (run->out_size > run->size) buffers.variance = output + run->size;
+    if (run->sampler->options.guide)
+        buffers.gradient = (const float *)run->sampler->gradient.data + at.row * run->size + at.begin;
     if (run->draws_noise) {
         draw_noise(run, image, at, noise);
         buffers.noise = noise;
@@ -165,6 +205,13 @@ static dm_tensor rows_view(const sampling *run, float *data, int64_t rows) {
     shape[0] = rows;
     dmi_tensor_view(&view, data, DM_DTYPE_F32, run->out->rank, shape);
     return view;
+}
+
+static void double_channels(dm_tensor *view) {
+    int64_t shape[DM_TENSOR_MAX_RANK];
+    memcpy(shape, view->shape, sizeof(shape));
+    shape[1] *= 2;
+    dmi_tensor_view(view, view->data, DM_DTYPE_F32, view->rank, shape);
 }
 
 static void fill_t_and_labels(const sampling *run) {
@@ -195,6 +242,22 @@ static float *network_input(sampling *run) {
     return run->sampler->input.data;
 }
 
+/* The classifier sees what the network saw, once an image. */
+static dm_status guide_by_classifier(sampling *run, float *input) {
+    dm_sampler *sampler = run->sampler;
+    dm_tensor x = rows_view(run, input, run->images), t, labels;
+    dm_tensor gradient = rows_view(run, sampler->gradient.data, run->images);
+    if (!sampler->options.guide) return DM_OK;
+    dmi_tensor_view(&t, sampler->t.data, DM_DTYPE_F32, 1, &run->images);
+    if (run->labels) dmi_tensor_view(&labels, sampler->labels.data, DM_DTYPE_I32, 1, &run->images);
+    const int32_t result =
+        sampler->options.guide(&x, &t, run->labels ? &labels : NULL, &gradient, sampler->options.guide_user);
+    if (result == 0) return DM_OK;
+    return dmi_fail(DM_ERROR_CALLBACK, "guide: returned %d at step %d (timestep %d), images %lld..%lld",
+                    (int)result, (int)run->index, (int)run->at->timestep, (long long)run->first,
+                    (long long)(run->first + run->images - 1));
+}
+
 static dm_status denoise(sampling *run) {
     dm_sampler *sampler = run->sampler;
     dm_tensor x, t, labels, output;
@@ -202,11 +265,12 @@ static dm_status denoise(sampling *run) {
     fill_t_and_labels(run);
     x = rows_view(run, input, run->rows);
     output = rows_view(run, sampler->output.data, run->rows);
+    if (run->out_size > run->size) double_channels(&output);
     dmi_tensor_view(&t, sampler->t.data, DM_DTYPE_F32, 1, &run->rows);
     if (run->labels) dmi_tensor_view(&labels, sampler->labels.data, DM_DTYPE_I32, 1, &run->rows);
     const int32_t result =
         sampler->denoise(&x, &t, run->labels ? &labels : NULL, &output, sampler->denoise_user);
-    if (result == 0) return DM_OK;
+    if (result == 0) return guide_by_classifier(run, input);
     if (sampler->hooks.prepare || sampler->hooks.destroy) return result;
     return dmi_fail(DM_ERROR_CALLBACK, "denoise: returned %d at step %d (timestep %d), images %lld..%lld",
                     (int)result, (int)run->index, (int)run->at->timestep, (long long)run->first,
@@ -233,6 +297,8 @@ static dm_status step_chunk(sampling *run) {
     atomic_store(&run->bad_row, run->rows);
     dmi_parallel(context, run->rows * run->blocks, check_block, run);
     if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "denoise: the network's output");
+    if (run->guided && run->sampler->options.guidance_rescale > 0)
+        dmi_parallel(context, run->images, factor_image, run);
     if (run->step.thresholds) dmi_parallel(context, run->images, limit_image, run);
     dmi_parallel(context, run->images * run->blocks, step_block, run);
     if (atomic_load(&run->bad_row) < run->rows) return not_finite(run, "run: the sample");
@@ -323,7 +389,11 @@ static dm_status prepare(const sampling *run) {
     const int64_t rows = rows_of(run, run->chunk);
     const int64_t *shape = run->out->shape;
     const int image = run->out->rank == 4;
-    DM_TRY(reserve(context, &sampler->output, rows * run->size, sizeof(float)));
+    DM_TRY(reserve(context, &sampler->output, rows * run->out_size, sizeof(float)));
+    if (run->guided && sampler->options.guidance_rescale > 0)
+        DM_TRY(reserve(context, &sampler->factors, run->chunk, sizeof(double)));
+    if (sampler->options.guide)
+        DM_TRY(reserve(context, &sampler->gradient, run->chunk * run->size, sizeof(float)));
     DM_TRY(reserve(context, &sampler->t, rows, sizeof(float)));
     if (run->guided || has_scaled_input(sampler))
         DM_TRY(reserve(context, &sampler->input, rows * run->size, sizeof(float)));
@@ -363,6 +433,7 @@ static dm_status run_all(dm_sampler *sampler, const dm_tensor *seeds, const dm_t
     if (sampler->options.max_batch > 0 && sampler->options.max_batch < run.count)
         run.chunk = sampler->options.max_batch;
     run.guided = sampler->options.guidance_scale != 1.0;
+    run.out_size = run.size * (dmi_variance_is_learned(sampler->scheduler->options.variance_type) ? 2 : 1);
     run.histories = dmi_history_of(sampler->scheduler);
     DM_TRY(prepare(&run));
     set_start(&run, x_init);

@@ -57,22 +57,36 @@ static void estimate_x0(const dmi_step *step, const float *const *from, int64_t 
     store(x0, count, out);
 }
 
-/* Noise of the variance that the network gives. The range: Nichol and Dhariwal 2021, eq. 15, with v from -1
- * to 1. */
+/* The range: Nichol and Dhariwal 2021, eq. 15, with v from -1 to 1. */
+static double log_variance_of(const dmi_step *step, float v) {
+    if (step->learned == DM_VARIANCE_LEARNED) return (double)v;
+    return step->log_variance_min +
+           0.5 * ((double)v + 1.0) * (step->log_variance_max - step->log_variance_min);
+}
+
 static void scale_noise(const dmi_step *step, const float *variance, const float *noise, int64_t count,
                         float *out) {
-    const double low = step->log_variance_min, width = step->log_variance_max - low;
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)(exp(0.5 * log_variance_of(step, variance[i])) * (double)noise[i]);
+}
+
+/* Dhariwal and Nichol 2021, algorithm 1: the mean moves by the variance times the gradient. */
+static void shift_by_variance(const dmi_step *step, const float *variance, const float *gradient,
+                              int64_t count, double *sum) {
     for (int64_t i = 0; i < count; i++) {
-        const double v = (double)variance[i];
-        const double log_variance = step->learned == DM_VARIANCE_LEARNED ? v : low + 0.5 * (v + 1.0) * width;
-        out[i] = (float)(exp(0.5 * log_variance) * (double)noise[i]);
+        const double factor = step->learned ? exp(log_variance_of(step, variance[i])) : step->variance;
+        sum[i] += factor * (double)gradient[i];
     }
+}
+
+static void add_scaled(double factor, const float *gradient, const float *from, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) out[i] = (float)((double)from[i] + factor * (double)gradient[i]);
 }
 
 static void step_tile(const dmi_step *step, const dmi_step *folded, const dmi_step_buffers *buffers,
                       int64_t at, int64_t count) {
     const float *from[DMI_SOURCES] = {NULL};
-    float x0[TILE], scaled[TILE], kept[DMI_HISTORY_MAX][TILE];
+    float x0[TILE], scaled[TILE], guided[TILE], kept[DMI_HISTORY_MAX][TILE];
     double sum[TILE];
     from[DMI_OF_SAMPLE] = buffers->sample + at;
     from[DMI_OF_OUTPUT] = buffers->output + at;
@@ -84,6 +98,12 @@ static void step_tile(const dmi_step *step, const dmi_step *folded, const dmi_st
     for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
         if (buffers->history[j]) from[DMI_OF_HISTORY + j] = buffers->history[j] + at;
     estimate_x0(step, from, count, x0);
+    const float *gradient = buffers->gradient ? buffers->gradient + at : NULL;
+    if (gradient && !step->by_variance) { /* algorithm 2 there */
+        add_scaled(step->x0_from_gradient, gradient, x0, count, x0);
+        add_scaled(step->output_from_gradient, gradient, from[DMI_OF_OUTPUT], count, guided);
+        from[DMI_OF_OUTPUT] = guided;
+    }
     from[DMI_OF_X0] = x0;
     for (int32_t j = 0; j < DMI_HISTORY_MAX; j++) {
         if (!(step->keeps >> j & 1)) continue;
@@ -91,6 +111,8 @@ static void step_tile(const dmi_step *step, const dmi_step *folded, const dmi_st
         store(sum, count, kept[j]);
     }
     combine(folded->prev, DMI_SOURCES, from, count, sum);
+    if (gradient && step->by_variance)
+        shift_by_variance(step, step->learned ? buffers->variance + at : NULL, gradient, count, sum);
     store(sum, count, buffers->prev + at);
     for (int32_t j = 0; j < DMI_HISTORY_MAX; j++)
         if (step->keeps >> j & 1) memcpy(buffers->history[j] + at, kept[j], (size_t)count * sizeof(float));

@@ -1,5 +1,8 @@
 /* dm_stepper, a run with its history of earlier steps, and dm_scheduler_step() for algorithms that need none.
  */
+#include <math.h>
+#include <string.h>
+
 #include "samplers/algorithm.h"
 
 enum { BLOCK = 16384 }; /* elements a piece of parallel work */
@@ -7,14 +10,16 @@ enum { BLOCK = 16384 }; /* elements a piece of parallel work */
 struct dm_stepper {
     dm_context *context;
     dm_scheduler *scheduler;
-    int32_t first, index; /* where the run began, the next step */
-    float *history;       /* [buffers][size], NULL before the first step that needs it */
-    int64_t size;         /* elements of a sample tensor */
+    int32_t first, index;      /* where the run began, the next step */
+    float *history;            /* [buffers][size], NULL before the first step that needs it */
+    int64_t size;              /* elements of a sample tensor */
+    const dm_tensor *gradient; /* for the next step, or NULL */
 };
 
 typedef struct step_task {
     const dm_scheduler *scheduler;
     const dmi_step *step;
+    int32_t learned; /* the output has two halves of channels */
     dmi_step_buffers buffers;
     int64_t images, size, pieces; /* elements and pieces of an image; one image unless it matters */
     float *scratch;               /* [images][size], and the limits of their x0 [images]; thresholding */
@@ -23,7 +28,10 @@ typedef struct step_task {
 
 static dmi_step_buffers buffers_at(const step_task *task, int64_t at) {
     dmi_step_buffers buffers = task->buffers;
-    buffers.output += at;
+    const int64_t image = task->size > 0 ? at / task->size : 0;
+    buffers.output += task->learned ? at + image * task->size : at; /* the other half is the variance */
+    if (task->learned) buffers.variance = buffers.output + task->size;
+    if (buffers.gradient) buffers.gradient += at;
     buffers.sample += at;
     if (buffers.noise) buffers.noise += at;
     buffers.prev += at;
@@ -61,7 +69,7 @@ static void step_block(void *arg, int64_t block, int32_t worker) {
 static dm_status run_step(dm_context *context, step_task *task, const dm_tensor *sample) {
     const int64_t total = dm_tensor_numel(sample);
     if (total == 0) return DM_OK;
-    task->images = task->step->thresholds && sample->rank > 1 ? sample->shape[0] : 1;
+    task->images = (task->step->thresholds || task->learned) && sample->rank > 1 ? sample->shape[0] : 1;
     task->size = total / task->images;
     task->pieces = (task->size + BLOCK - 1) / BLOCK;
     if (task->step->thresholds) {
@@ -87,14 +95,27 @@ static dm_status check_index(const dm_scheduler *scheduler, int32_t index) {
     return DM_OK;
 }
 
-static dm_status check_step_tensors(const dmi_step *step, const dm_tensor *model_output,
-                                    const dm_tensor *sample, const dm_tensor *noise,
-                                    const dm_tensor *prev_sample, const dm_tensor *x0_pred) {
+/* [B,C,...] of the sample, [B,2C,...] with a learned variance. */
+static dm_status check_output(const dm_scheduler *scheduler, const dm_tensor *model_output,
+                              const dm_tensor *sample) {
+    int64_t shape[DM_TENSOR_MAX_RANK];
+    const int learned = dmi_variance_is_learned(scheduler->options.variance_type);
+    if (learned && sample->rank < 2)
+        return dmi_fail(DM_ERROR_SHAPE, "sample: expected f32 [B,C,...] with a learned variance");
+    memcpy(shape, sample->shape, sizeof(shape));
+    if (learned) shape[1] *= 2;
+    return dmi_tensor_check_contiguous(model_output, "model_output", DM_DTYPE_F32, sample->rank, shape);
+}
+
+static dm_status check_step_tensors(const dm_scheduler *scheduler, const dmi_step *step,
+                                    const dm_tensor *model_output, const dm_tensor *sample,
+                                    const dm_tensor *noise, const dm_tensor *prev_sample,
+                                    const dm_tensor *x0_pred) {
     dm_status status = DM_OK;
     DM_TRY(dmi_tensor_check_contiguous(sample, "sample", DM_DTYPE_F32, -1, NULL));
     const int32_t rank = sample->rank;
     const int64_t *shape = sample->shape;
-    DM_TRY(dmi_tensor_check_contiguous(model_output, "model_output", DM_DTYPE_F32, rank, shape));
+    DM_TRY(check_output(scheduler, model_output, sample));
     if (noise || dmi_step_needs_noise(step))
         DM_TRY(dmi_tensor_check_contiguous(noise, "noise", DM_DTYPE_F32, rank, shape));
     DM_TRY(dmi_tensor_check_contiguous(prev_sample, "prev_sample", DM_DTYPE_F32, rank, shape));
@@ -110,6 +131,7 @@ static step_task task_of(const dm_scheduler *scheduler, const dmi_step *step, co
                          dm_tensor *x0_pred) {
     return (step_task){.scheduler = scheduler,
                        .step = step,
+                       .learned = dmi_variance_is_learned(scheduler->options.variance_type),
                        .buffers = {.output = model_output->data,
                                    .sample = sample->data,
                                    .noise = noise ? noise->data : NULL,
@@ -136,7 +158,7 @@ dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index, const 
         return dmi_fail(DM_ERROR_STATE, "scheduler: the steps of %s depend on earlier ones; use a dm_stepper",
                         dm_sampler_type_name(scheduler->options.sampler));
     DM_TRY(dmi_step_at(scheduler, index, index, &step));
-    DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
+    DM_TRY(check_step_tensors(scheduler, &step, model_output, sample, noise, prev_sample, x0_pred));
     step_task task = task_of(scheduler, &step, model_output, sample, noise, prev_sample, x0_pred);
     DM_TRY(run_step(scheduler->context, &task, sample));
 done:
@@ -168,6 +190,57 @@ dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index,
     dmi_parallel(scheduler->context, (task.count + BLOCK - 1) / BLOCK, scale_block, &task);
 done:
     return status;
+}
+
+typedef struct mix_task {
+    const float *first, *second;
+    float *out;
+    double of_first, of_second;
+    int64_t count;
+} mix_task;
+
+static void mix_block(void *arg, int64_t block, int32_t worker) {
+    const mix_task *task = arg;
+    (void)worker;
+    const int64_t end = (block + 1) * BLOCK < task->count ? (block + 1) * BLOCK : task->count;
+    for (int64_t i = block * BLOCK; i < end; i++)
+        task->out[i] =
+            (float)(task->of_first * (double)task->first[i] + task->of_second * (double)task->second[i]);
+}
+
+static dm_status mix(dm_context *context, const char *name, const dm_tensor *first, double of_first,
+                     const dm_tensor *noise, double of_noise, dm_tensor *out) {
+    dm_status status = DM_OK;
+    DM_TRY(dmi_tensor_check_contiguous(first, name, DM_DTYPE_F32, -1, NULL));
+    DM_TRY(dmi_tensor_check_contiguous(noise, "noise", DM_DTYPE_F32, first->rank, first->shape));
+    DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, first->rank, first->shape));
+    mix_task task = {first->data, noise->data, out->data, of_first, of_noise, dm_tensor_numel(first)};
+    dmi_parallel(context, (task.count + BLOCK - 1) / BLOCK, mix_block, &task);
+done:
+    return status;
+}
+
+dm_status dm_scheduler_noise_to(const dm_scheduler *scheduler, int32_t index, const dm_tensor *x0,
+                                const dm_tensor *noise, dm_tensor *out) {
+    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
+    if (index < 0 || index > scheduler->num_timesteps)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "index: expected 0..%d, got %d",
+                        (int)scheduler->num_timesteps, (int)index);
+    const dmi_point *at = scheduler->points + index;
+    return mix(scheduler->context, "x0", x0, at->alpha, noise, at->sigma, out);
+}
+
+dm_status dm_scheduler_undo_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample,
+                                 const dm_tensor *noise, dm_tensor *out) {
+    dm_status status = check_index(scheduler, index);
+    if (status != DM_OK) return status;
+    const dmi_point *at = scheduler->points + index, *next = at + 1;
+    const double scale = at->alpha / next->alpha;
+    const double variance = at->sigma * at->sigma - scale * scale * next->sigma * next->sigma;
+    if (!(variance >= 0))
+        return dmi_fail(DM_ERROR_UNSUPPORTED, "index: step %d of %s adds noise itself", (int)index,
+                        dm_sampler_type_name(scheduler->options.sampler));
+    return mix(scheduler->context, "sample", sample, scale, noise, sqrt(variance), out);
 }
 
 /* ---- dm_stepper ---- */
@@ -209,8 +282,16 @@ dm_status dmi_check_start(const dm_scheduler *scheduler, const char *name, int32
 dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index) {
     if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
     const dm_status status = dmi_check_start(stepper->scheduler, "index", index);
-    if (status == DM_OK) stepper->first = stepper->index = index;
+    if (status != DM_OK) return status;
+    stepper->first = stepper->index = index;
+    stepper->gradient = NULL;
     return status;
+}
+
+dm_status dm_stepper_guide(dm_stepper *stepper, const dm_tensor *gradient) {
+    if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
+    stepper->gradient = gradient;
+    return DM_OK;
 }
 
 int32_t dm_stepper_index(const dm_stepper *stepper) {
@@ -241,13 +322,19 @@ dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, co
         return dmi_fail(DM_ERROR_STATE, "stepper: the run of %d network calls is over; dm_stepper_restart()",
                         (int)stepper->scheduler->num_timesteps);
     DM_TRY(dmi_step_at(stepper->scheduler, stepper->index, stepper->first, &step));
-    DM_TRY(check_step_tensors(&step, model_output, sample, noise, prev_sample, x0_pred));
+    DM_TRY(check_step_tensors(stepper->scheduler, &step, model_output, sample, noise, prev_sample, x0_pred));
     step_task task = task_of(stepper->scheduler, &step, model_output, sample, noise, prev_sample, x0_pred);
     const int64_t count = dm_tensor_numel(sample);
     DM_TRY(reserve_history(stepper, count));
     for (int32_t j = 0; j < dmi_history_of(stepper->scheduler); j++)
         task.buffers.history[j] = stepper->history + j * count;
+    if (stepper->gradient) {
+        DM_TRY(dmi_tensor_check_contiguous(stepper->gradient, "gradient", DM_DTYPE_F32, sample->rank,
+                                           sample->shape));
+        task.buffers.gradient = stepper->gradient->data;
+    }
     DM_TRY(run_step(stepper->context, &task, sample));
+    stepper->gradient = NULL;
     stepper->index++;
 done:
     return status;

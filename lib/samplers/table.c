@@ -233,9 +233,6 @@ int dmi_step_is_first(const dm_scheduler *scheduler, int32_t index) {
 
 dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     const dmi_point *at = scheduler->points + index;
-    if (dmi_variance_is_learned(scheduler->options.variance_type))
-        return dmi_fail(DM_ERROR_UNSUPPORTED, "scheduler: expected a fixed variance, got %s",
-                        dm_variance_type_name(scheduler->options.variance_type));
     if (!dmi_point_has_x0(scheduler, at))
         return dmi_fail(
             DM_ERROR_UNSUPPORTED,
@@ -246,6 +243,10 @@ dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t firs
     memset(step, 0, sizeof(*step));
     step->x0_from[DMI_OF_SAMPLE] = x0.sample;
     step->x0_from[DMI_OF_OUTPUT] = x0.output;
+    /* Song et al. 2021 (score-based), eq. 14: the score gains the gradient, x0 = (x + sigma^2 score) / alpha
+     */
+    if (at->alpha > 0) step->x0_from_gradient = at->sigma * at->sigma / at->alpha * at->input_scale;
+    if (x0.output != 0) step->output_from_gradient = step->x0_from_gradient / x0.output;
     dmi_algorithm_of(scheduler->options.sampler)->weights(scheduler, index, first, step);
     return DM_OK;
 }

@@ -1,5 +1,6 @@
 /* dm_sampler over a dm_net: the denoise function is a session's forward, made for the shape of the first run.
  */
+#include "diffusion/process.h"
 #include "diffusion/sampler.h"
 #include "graph/net.h"
 #include "samplers/sampler.h"
@@ -8,13 +9,14 @@ typedef struct net_denoiser {
     const dm_net *net;
     dm_session *session; /* NULL before the first run */
     int64_t batch, height, width;
+    int32_t halves; /* of the output's channels: 2 with a learned variance */
 } net_denoiser;
 
 static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width) {
     net_denoiser *d = user;
     dm_session *session = NULL;
     dm_session_options options;
-    if (channels != d->net->in_channels || channels != d->net->out_channels)
+    if (channels != d->net->in_channels || channels * d->halves != d->net->out_channels)
         return dmi_fail(DM_ERROR_SHAPE, "out: expected %d channels (the network's), got %lld",
                         d->net->in_channels, (long long)channels);
     if ((height == 0) == d->net->is_image)
@@ -69,6 +71,7 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
     net_denoiser *d = dmi_calloc(net->context, sizeof *d);
     if (!d) return dm_last_status();
     d->net = net;
+    d->halves = scheduler && dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
     dm_status status = dm_sampler_create(context, scheduler, denoise, d, options, out);
     if (status) {
         destroy(d);

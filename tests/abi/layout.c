@@ -132,7 +132,7 @@ _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
 _Static_assert(offsetof(dm_rng_state, stream) == 8, "stream");
 _Static_assert(offsetof(dm_rng_state, index) == 16, "index");
 
-_Static_assert(sizeof(dm_sampler_options) >= 48, "dm_sampler_options");
+_Static_assert(sizeof(dm_sampler_options) >= 72, "dm_sampler_options");
 _Static_assert(offsetof(dm_sampler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sampler_options, num_inference_steps) == 4, "num_inference_steps");
 _Static_assert(offsetof(dm_sampler_options, guidance_scale) == 8, "guidance_scale");
@@ -141,6 +141,9 @@ _Static_assert(offsetof(dm_sampler_options, max_batch) == 20, "max_batch");
 _Static_assert(offsetof(dm_sampler_options, start_step) == 24, "start_step");
 _Static_assert(offsetof(dm_sampler_options, progress) == 32, "progress");
 _Static_assert(offsetof(dm_sampler_options, progress_user) == 40, "progress_user");
+_Static_assert(offsetof(dm_sampler_options, guidance_rescale) == 48, "guidance_rescale");
+_Static_assert(offsetof(dm_sampler_options, guide) == 56, "guide");
+_Static_assert(offsetof(dm_sampler_options, guide_user) == 64, "guide_user");
 
 _Static_assert(sizeof(dm_scheduler_options) >= 288, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
@@ -734,6 +737,7 @@ dm_status dm_sampler_create(dm_context *context, const dm_scheduler *scheduler, 
 dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *scheduler, const dm_net *net, const dm_sampler_options *options, dm_sampler **out);
 void dm_sampler_destroy(dm_sampler *sampler);
 dm_status dm_sampler_run(dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels, const dm_tensor *x_init, dm_tensor *out);
+dm_status dm_sampler_interpolate(const dm_tensor *a, const dm_tensor *b, double fraction, dm_tensor *out);
 void dm_sampler_cancel(dm_sampler *sampler);
 void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t struct_size);
 dm_status dm_scheduler_create(dm_context *context, const dm_scheduler_options *options, dm_scheduler **out);
@@ -749,9 +753,12 @@ dm_status dm_scheduler_target(const dm_scheduler *scheduler, const dm_tensor *x0
 dm_status dm_scheduler_convert(const dm_scheduler *scheduler, dm_prediction_type from, dm_prediction_type to, const dm_tensor *x_t, const dm_tensor *t, const dm_tensor *prediction, dm_tensor *out);
 dm_status dm_scheduler_set_timesteps(dm_scheduler *scheduler, int32_t num_inference_steps);
 dm_status dm_scheduler_set_custom_timesteps(dm_scheduler *scheduler, const dm_tensor *timesteps);
+dm_status dm_scheduler_set_respacing(dm_scheduler *scheduler, const char *sections);
 int32_t dm_scheduler_num_timesteps(const dm_scheduler *scheduler);
 int32_t dm_scheduler_timestep(const dm_scheduler *scheduler, int32_t index);
 int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index);
+dm_status dm_scheduler_noise_to(const dm_scheduler *scheduler, int32_t index, const dm_tensor *x0, const dm_tensor *noise, dm_tensor *out);
+dm_status dm_scheduler_undo_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample, const dm_tensor *noise, dm_tensor *out);
 dm_status dm_scheduler_noise(const dm_scheduler *scheduler, int32_t index, int64_t seed, dm_tensor *out);
 double dm_scheduler_time(const dm_scheduler *scheduler, int32_t index);
 double dm_scheduler_sigma(const dm_scheduler *scheduler, int32_t index);
@@ -762,6 +769,7 @@ dm_status dm_stepper_create(dm_context *context, const dm_scheduler *scheduler, 
 void dm_stepper_destroy(dm_stepper *stepper);
 dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index);
 int32_t dm_stepper_index(const dm_stepper *stepper);
+dm_status dm_stepper_guide(dm_stepper *stepper, const dm_tensor *gradient);
 dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
 const char *dm_beta_schedule_name(dm_beta_schedule value);
 dm_beta_schedule dm_beta_schedule_from_name(const char *name);

@@ -126,6 +126,8 @@ void golden_samplers(golden *g);
 void golden_score_sde(golden *g);
 void golden_edm(golden *g);
 void golden_diffusion(golden *g);
+void golden_loops(golden *g);
+void golden_guidance(golden *g);
 void golden_losses(golden *g); /* part of golden_diffusion() */
 void golden_layers(golden *g);
 void golden_optim(golden *g);

@@ -187,6 +187,38 @@ static void compare_snrs(golden *g, const dm_scheduler *own) {
     }
 }
 
+/* x0 + sigma noise of EulerDiscreteScheduler at timesteps of its own run. */
+static void compare_euler(golden *g, cJSON *config) {
+    golden_array x0, noise, t, expected;
+    dm_scheduler *scheduler = NULL;
+    if (!golden_has(g, "%s/euler_t", g->label) || !golden_get(g, &t, "%s/euler_t", g->label) ||
+        !golden_get(g, &x0, "%s/x0", g->label) || !golden_get(g, &noise, "%s/noise", g->label) ||
+        !golden_get(g, &expected, "%s/euler_add_noise", g->label) ||
+        !golden_scheduler(g, "EulerDiscreteScheduler", config, NULL, &scheduler))
+        return;
+    for (int32_t n = 1; n <= 100; n++) { /* the run that has the first of them */
+        int found = 0;
+        golden_ok(g, dm_scheduler_set_timesteps(scheduler, n), "dm_scheduler_set_timesteps");
+        for (int64_t b = 0; b < t.n; b++)
+            for (int32_t k = 0; k < n; k++)
+                found += fabs(dm_scheduler_time(scheduler, k) - t.values[b]) < 1e-4;
+        if (found == (int)t.n) break;
+    }
+    for (int64_t b = 0; b < t.n && !golden_stopped(g); b++) {
+        const golden_array row = golden_row(&x0, b), z_row = golden_row(&noise, b),
+                           want = golden_row(&expected, b);
+        dm_tensor x = golden_tensor_of(g, DM_DTYPE_F32, &row), z = golden_tensor_of(g, DM_DTYPE_F32, &z_row);
+        int32_t k = 0;
+        while (k < dm_scheduler_num_timesteps(scheduler) &&
+               fabs(dm_scheduler_time(scheduler, k) - t.values[b]) >= 1e-4)
+            k++;
+        if (golden_ok(g, dm_scheduler_noise_to(scheduler, k, &x, &z, &x), "dm_scheduler_noise_to"))
+            golden_compare_tensor(g, "euler_add_noise", &x, &want, 1e-5 * fmax(1, golden_max_abs(&expected)),
+                                  0);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
 static void diffusers_case(golden *g) {
     const char *name = strrchr(g->label, '/');
     dm_scheduler *scheduler = NULL;
@@ -201,6 +233,7 @@ static void diffusers_case(golden *g) {
     if (golden_scheduler(g, "DDPMScheduler", config, NULL, &scheduler)) {
         compare_snrs(g, scheduler);
         compare_mix(g, scheduler, dm_scheduler_add_noise, "noise", "add_noise");
+        compare_euler(g, config);
         if (golden_has(g, "%s/velocity", g->label))
             compare_mix(g, scheduler, dm_scheduler_target, "noise", "velocity");
     }
@@ -366,5 +399,6 @@ void golden_diffusion(golden *g) {
             golden_end(g);
         }
     }
+    golden_loops(g);
     golden_losses(g);
 }

@@ -186,16 +186,90 @@ static void set_timesteps(golden *g, const cJSON *json) {
     dm_scheduler_destroy(scheduler);
 }
 
+/* ---- guided/SCHEDULE/T: guided-diffusion's betas; guided/respace/...: {"T", "base", "spec"} ---- */
+
+static int open_guided(golden *g, const char *name, int32_t count, dm_scheduler **out) {
+    dm_scheduler_options o;
+    dm_scheduler_options_init(&o, sizeof o);
+    o.num_train_timesteps = count;
+    o.sampler = DM_SAMPLER_DDPM;
+    if (strcmp(name, "linear") == 0) {
+        o.beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+        o.beta_start = 1000.0 / count * 1e-4;
+        o.beta_end = 1000.0 / count * 0.02;
+    } else if (strcmp(name, "cosine") == 0) {
+        o.beta_schedule = DM_BETA_SCHEDULE_SQUARED_COSINE;
+    } else {
+        golden_unsupported(g, "schedule \"%s\"", name);
+        return 0;
+    }
+    return golden_ok(g, dm_scheduler_create(NULL, &o, out), "dm_scheduler_create");
+}
+
+static void guided_betas(golden *g) {
+    golden_array expected;
+    char name[32];
+    int32_t count = 0;
+    dm_scheduler *scheduler = NULL;
+    if (sscanf(g->label, "guided/%31[^/]/T%d", name, &count) == 2 &&
+        open_guided(g, name, count, &scheduler) && golden_get(g, &expected, "%s/betas", g->label)) {
+        const golden_array mine = betas_of(g, scheduler);
+        golden_compare(g, "betas", &mine, &expected, 0, 1e-10);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
+/* The betas of the process with these timesteps alone. */
+static void respace(golden *g, const cJSON *json) {
+    golden_array timesteps, betas, products;
+    dm_scheduler *scheduler = NULL;
+    if (golden_get(g, &timesteps, "%s/timesteps", g->label) && golden_get(g, &betas, "%s/betas", g->label) &&
+        golden_get(g, &products, "%s/alphas_cumprod", g->label) &&
+        open_guided(g, golden_text(json, "base", ""), (int32_t)golden_number(json, "T", 0), &scheduler) &&
+        golden_ok(g, dm_scheduler_set_respacing(scheduler, golden_text(json, "spec", "")),
+                  "dm_scheduler_set_respacing")) {
+        const golden_array alpha_bars = golden_alpha_bars(g, scheduler);
+        const int32_t count = dm_scheduler_num_timesteps(scheduler);
+        double before = 1;
+        golden_compare_exact(g, "number of timesteps", count, (double)timesteps.n);
+        for (int32_t k = 0; k < count && !golden_stopped(g); k++) {
+            const int32_t t = dm_scheduler_timestep(scheduler, count - 1 - k);
+            golden_compare_exact(g, "timesteps", t, timesteps.values[k]);
+            golden_compare_one(g, "alphas_cumprod", alpha_bars.values[t], products.values[k], 1e-14, 1e-10);
+            golden_compare_one(g, "betas", 1 - alpha_bars.values[t] / before, betas.values[k], 1e-14, 1e-10);
+            before = alpha_bars.values[t];
+        }
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
+static void guided_tables(golden *g) {
+    for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
+        const char *tensor = dm_safetensors_name(g->file, i), *last = strrchr(tensor, '/');
+        char key[GOLDEN_NAME];
+        if (strncmp(tensor, "guided/", 7) != 0 || strncmp(tensor, "guided/respace/", 15) == 0 || !last)
+            continue;
+        snprintf(key, sizeof key, "%.*s", (int)(last - tensor), tensor);
+        if (!golden_begin(g, "%s", key)) continue;
+        guided_betas(g);
+        golden_end(g);
+    }
+}
+
 void golden_schedules(golden *g) {
+    guided_tables(g);
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
         const int is_run = cJSON_HasObjectItem(json, "set_timesteps");
         const int is_config = cJSON_HasObjectItem(json, "beta_schedule");
+        const int is_respacing = cJSON_HasObjectItem(json, "spec");
         const int is_lecture = cJSON_HasObjectItem(json, "s") && cJSON_HasObjectItem(json, "T");
-        if ((is_run || is_config || is_lecture) && golden_begin(g, "%s", key)) {
+        if ((is_run || is_config || is_lecture || is_respacing) && golden_begin(g, "%s", key)) {
             if (is_run)
                 set_timesteps(g, json);
+            else if (is_respacing)
+                respace(g, json);
             else if (is_config)
                 diffusers_betas(g, json);
             else

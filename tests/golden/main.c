@@ -21,6 +21,7 @@ static const struct {
     {"train_", "", golden_train},
     {"gaussian_diffusion", "", golden_diffusion},
     {"net_", ".io", golden_net},
+    {"guidance", "", golden_guidance},
     {"score_sde", "", golden_score_sde},
     {"edm", "", golden_edm},
     {"torchsde", "", golden_torchsde},

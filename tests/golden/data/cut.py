@@ -15,13 +15,26 @@ CUT = {
     "layers": r"(conv2d|conv_transpose2d|linear|embedding|mse)(/|$)|act/(relu|silu|sigmoid|tanh)(/|$)"
               r"|group_norm/(?!C32G8eps1e-06)|time_embedding(/t|/.*dim3[23].*)?$",
     "schedules": r"lecture_cosine/T(10|50)(/|$)|diffusers/[a-z0-9_]+/T200(/|$)"
-                 r"|set_timesteps/DD(PM|IM)Scheduler/.*",
+                 r"|set_timesteps/DD(PM|IM)Scheduler/.*|set_timesteps/(KDPM2|UniPC|FlowMatchHeun|LCM|TCD|IPNDM).*-N10(/|$)"
+                 r"|set_timesteps/(EulerDiscrete|DPMSolverMultistep)Scheduler/(beta|log_linear|continuous|lu|flow3|zsnr)-N10(/|$)"
+                 r"|guided/(respace|\w+/T200)",
     "samplers_ddpm": r"ddpm/(epsilon-fixed_large-noclip|sample-fixed_large-clip|v_prediction-fixed_small-noclip"
                      r"|epsilon-fixed_small_log-clip|cos-clip|cliprange2|zsnr-v-trailing|custom-timesteps)(/|$)",
     "samplers_ddim": r"ddim/(epsilon-eta0|sample-eta0\.5|clip-eta1|clip-useclipped-eta0\.5|v_prediction-eta1"
-                     r"|linspace|sd|zsnr-v-trailing)(/|$)",
+                     r"|linspace|sd|zsnr-v-trailing)(/|$)|ddim_inverse/v(/|$)",
+    "samplers_dpmsolver": r"dpmpp/(order3-gauss|lu|cos-clippedlambda|thresholding)(/|$)|sde-dpmpp/order2-heun(/|$)"
+                          r"|sde-dpm/order2-midpoint(/|$)|dpm/order3(/|$)|dpmpp_single/heun-N20(/|$)|dpm_single/order3(/|$)",
+    "samplers_edm_flow_lcm": r"edm_euler/churn(/|$)|edm_dpmpp/(order3-gauss|sde)(/|$)|flow_heun/shift3-gauss(/|$)"
+                             r"|flow_euler/(dyn|stochastic)(/|$)|flow_unipc/|(lcm|tcd|cm)/N4(/|$)",
+    "samplers_euler": r"euler/(karras|churn|leading)(/|$)|euler_a/(v_prediction|zsnr-v-trailing)(/|$)",
+    "samplers_heun_kdpm2": r"heun/(karras|clip)(/|$)|kdpm2/gauss(/|$)|kdpm2_a/v(/|$)",
+    "samplers_pndm_lms": r"pndm/(prk-tanh|plms-gauss|v)(/|$)|ipndm/tanh(/|$)|lms/(order3-gauss|leading)(/|$)",
+    "samplers_unipc_deis": r"unipc/(order3-bh2|order3-bh1-sigma_min|order2-epsform|nocorr01)(/|$)|deis/order3(/|$)"
+                           r"|sasolver/",
+    "guidance": r"cfg(/|$)|cfg_loop/Euler.*-s7|cfg_loop/DPM.*-s3|img2img/(image|noise)$|img2img/(Euler|DPM).*-0\.75"
+                r"|repaint/(image|mask|eta1)",
     "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$"
-                          r"|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
+                          r"|step(?!/ddim_reverse)|loop|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
                           r"|sd3|flow",
     "edm": r"edm/loss",
     "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
