@@ -6,6 +6,7 @@
  *   ddim      x_prev = sqrt(alpha_bar_prev) x0_pred + sqrt(1 - alpha_bar_prev - sigma^2) eps_pred + sigma z
  *                                                                       (Song et al. 2021, equation 12)
  *   lecture   x_prev = x0_pred, clamped
+ *   others    docs/samplers.md
  *
  * With --guidance w the network is asked twice, with the label and without: out = null + w (conditional -
  * null) (Ho and Salimans 2022). Every image has its own seed, so the same seed and label give the same image
@@ -55,7 +56,7 @@ static const args_option options[] = {
     TEXT("class", &o.class, "number or name of a class, \"all\", or \"none\": no label"),
     NUMBER("count", &o.count, 1, 1000000, "images, a class with --class all"),
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
-    CHOICE("sampler", &o.sampler, "ddim|ddpm|lecture", "algorithm"),
+    CHOICE("sampler", &o.sampler, "ddim|ddpm|lecture|euler_a|heun|dpmpp_2m|pndm|unipc", "algorithm"),
     NUMBER("steps", &o.steps, 0, 1000000, "sampling steps, 0: every training timestep"),
     CHOICE("spacing", &o.spacing, "trailing|leading|linspace", "which timesteps"),
     NUMBER("eta", &o.eta, 0, 1, "noise of ddim"),

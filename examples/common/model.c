@@ -44,10 +44,14 @@ void model_load(dm_context *context, const char *file, bool use_ema, model *out)
     out->width = read_size(open, "options.width");
     const char *dropout = dm_safetensors_get_metadata(open, "options.label_dropout");
     out->has_null_class = dropout != NULL && strtod(dropout, NULL) > 0.0;
+    /* dm_unet has a row of its own for "no class"; in dm_unet2d it is the last class. */
+    const char *architecture = dm_safetensors_get_metadata(open, "architecture");
+    const bool last_class_is_null = architecture != NULL && strncmp(architecture, "unet2d", 6) == 0;
     dm_safetensors_close(open);
     check(dm_net_load(context, file, use_ema, &out->net));
     out->channels = dm_net_in_channels(out->net);
     out->num_classes = dm_net_num_classes(out->net);
+    if (out->has_null_class && last_class_is_null) out->num_classes--;
 }
 
 void model_free(model *m) {

@@ -21,7 +21,7 @@ void model_free(model *m);
 
 /* How to sample. */
 typedef struct sampling {
-    const char *sampler; /* "ddpm", "ddim" or "lecture" */
+    const char *sampler; /* a name that dm_sampler_from_name() knows */
     const char *spacing; /* "leading", "trailing" or "linspace" */
     int32_t steps;       /* 0: every training timestep */
     double eta, guidance;
