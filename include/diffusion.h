@@ -3,8 +3,10 @@
 #ifndef DIFFUSION_H
 #define DIFFUSION_H
 
+#include "diffusion/adm.h"
 #include "diffusion/context.h"
 #include "diffusion/edm.h"
+#include "diffusion/edm_net.h"
 #include "diffusion/error.h"
 #include "diffusion/flow.h"
 #include "diffusion/io.h"

@@ -212,8 +212,8 @@ dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t
     return dmi_build_node(builder, DMI_OP_FOURIER_EMBEDDING, t, -1, -1, f, -1, &attr);
 }
 
-dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double gain) {
-    dmi_attr attr = {.out_c = classes, .gain = gain};
+dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double scale) {
+    dmi_attr attr = {.out_c = classes, .scale = scale};
     return dmi_build_node(builder, DMI_OP_ONE_HOT, label, -1, -1, -1, -1, &attr);
 }
 
@@ -221,10 +221,6 @@ dmi_value dmi_build_coefficient(dmi_builder *builder, dmi_value sigma, const dmi
                                 dmi_coefficient which) {
     dmi_attr attr = {.precondition = *precondition, .coefficient = which};
     return dmi_build_node(builder, DMI_OP_PRECONDITIONING, sigma, -1, -1, -1, -1, &attr);
-}
-
-dmi_value dmi_build_scale(dmi_builder *builder, dmi_value x, dmi_value s) {
-    return dmi_build_node(builder, DMI_OP_SCALE, x, s, -1, -1, -1, NULL);
 }
 
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
@@ -298,6 +294,11 @@ dmi_value dmi_build_pixel_linear(dmi_builder *builder, dmi_value x, int32_t in, 
     return conv(builder, x, in, out, 1, 1, 0, 0, name, 2, extra);
 }
 
+dmi_value dmi_build_conv1d(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                           dmi_conv_extra extra) {
+    return conv(builder, x, in, out, 1, 1, 0, 0, name, 3, extra);
+}
+
 dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
                                    int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
                                    const char *name, dmi_conv_extra extra) {
@@ -364,6 +365,26 @@ dmi_value dmi_build_upsample(dmi_builder *builder, dmi_value x, int32_t factor) 
 dmi_value dmi_build_avg_pool(dmi_builder *builder, dmi_value x, int32_t size) {
     dmi_attr attr = {.kernel_h = size, .kernel_w = size, .stride_h = size, .stride_w = size};
     return dmi_build_node(builder, DMI_OP_AVG_POOL, x, -1, -1, -1, -1, &attr);
+}
+
+dmi_value dmi_build_multiply(dmi_builder *builder, dmi_value x, dmi_value s) {
+    return dmi_build_node(builder, DMI_OP_MULTIPLY, x, s, -1, -1, -1, NULL);
+}
+
+dmi_value dmi_build_mean(dmi_builder *builder, dmi_value x) {
+    return dmi_build_node(builder, DMI_OP_MEAN, x, -1, -1, -1, -1, NULL);
+}
+
+dmi_value dmi_build_tokens(dmi_builder *builder, dmi_value x, int32_t channels, int32_t pixels,
+                           const char *name) {
+    int32_t p =
+        dmi_build_param(builder, name, NULL, 2, (int64_t[]){channels, 1 + pixels}, DMI_INIT_NORMAL, 0);
+    if (p >= 0) builder->net->params[p].scale = 1 / sqrt(channels);
+    return dmi_build_node(builder, DMI_OP_TOKENS, x, -1, -1, p, -1, &(dmi_attr){.out_c = 1 + pixels});
+}
+
+dmi_value dmi_build_first_token(dmi_builder *builder, dmi_value x) {
+    return dmi_build_node(builder, DMI_OP_FIRST_TOKEN, x, -1, -1, -1, -1, NULL);
 }
 
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b) {

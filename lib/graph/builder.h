@@ -43,13 +43,11 @@ dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t di
  * [dim/2], not trained. Cosines first with flip_sin_cos. */
 dmi_value dmi_build_fourier_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
                                       int take_log, double scale, const char *name);
-/* Label k of `classes` -> gain at place k of as many zeros; label -1: zeros alone. */
-dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double gain);
+/* Label k of `classes` -> scale at place k of as many zeros; label -1: zeros alone. */
+dmi_value dmi_build_one_hot(dmi_builder *builder, dmi_value label, int32_t classes, double scale);
 /* One of the four numbers of a preconditioning at the noise level sigma. */
 dmi_value dmi_build_coefficient(dmi_builder *builder, dmi_value sigma, const dmi_precondition *precondition,
                                 dmi_coefficient which);
-/* s x, s one number a sample without a gradient. */
-dmi_value dmi_build_scale(dmi_builder *builder, dmi_value x, dmi_value s);
 /* Row of a [rows, dim] table; the last row serves label -1. Parameter name.weight. */
 dmi_value dmi_build_embedding(dmi_builder *builder, dmi_value label, int32_t rows, int32_t dim,
                               const char *name);
@@ -73,6 +71,9 @@ dmi_value dmi_build_conv_padded(dmi_builder *builder, dmi_value x, int32_t in_c,
 /* A linear layer of every pixel: a 1x1 convolution whose weight has a linear layer's shape [out,in]. */
 dmi_value dmi_build_pixel_linear(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
                                  dmi_conv_extra extra);
+/* The same with weights [out,in,1], those of a convolution over a sequence of pixels. */
+dmi_value dmi_build_conv1d(dmi_builder *builder, dmi_value x, int32_t in, int32_t out, const char *name,
+                           dmi_conv_extra extra);
 dmi_value dmi_build_conv_transpose(dmi_builder *builder, dmi_value x, int32_t in_c, int32_t out_c,
                                    int32_t kernel, int32_t stride, int32_t pad, int32_t output_pad,
                                    const char *name, dmi_conv_extra extra);
@@ -84,12 +85,21 @@ dmi_value dmi_build_add_scaled(dmi_builder *builder, dmi_value a, dmi_value b, d
 dmi_value dmi_build_affine(dmi_builder *builder, dmi_value x, double scale, double shift);
 /* Dropout with that probability; x itself for 0. */
 dmi_value dmi_build_dropout(dmi_builder *builder, dmi_value x, double probability);
-/* x / s, s one number a sample; x alone has a gradient. */
+/* s x and x / s, s one number a sample; x alone has a gradient. */
+dmi_value dmi_build_multiply(dmi_builder *builder, dmi_value x, dmi_value s);
 dmi_value dmi_build_divide(dmi_builder *builder, dmi_value x, dmi_value s);
 /* Each pixel becomes factor x factor pixels. */
 dmi_value dmi_build_upsample(dmi_builder *builder, dmi_value x, int32_t factor);
 /* The mean of size x size pixels. */
 dmi_value dmi_build_avg_pool(dmi_builder *builder, dmi_value x, int32_t size);
+/* The mean of all pixels. */
+dmi_value dmi_build_mean(dmi_builder *builder, dmi_value x);
+/* The mean of the pixels and behind it the pixels, as one row of 1 + pixels, plus parameter `name`
+ * [channels, 1 + pixels]. */
+dmi_value dmi_build_tokens(dmi_builder *builder, dmi_value x, int32_t channels, int32_t pixels,
+                           const char *name);
+/* The first pixel alone. */
+dmi_value dmi_build_first_token(dmi_builder *builder, dmi_value x);
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
 /* Doubles or halves the image's sides with a FIR filter, every channel alone; parameter name [1,1,taps,taps],
  * not trained, at first the binomial filter. down: y = conv(x, filter, stride 2, pad); up: 4 times the

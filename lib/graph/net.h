@@ -47,6 +47,8 @@ struct dm_net {
     int32_t input_node, time_node, label_node, output_node; /* -1: absent */
     int32_t in_channels, out_channels, num_classes;
     int32_t is_image;      /* 0: input is [B,D] */
+    int32_t out_is_vector; /* 1: output of an image is [B,D]: a classifier */
+    int32_t needs_labels;  /* 1: classes have no null class */
     int32_t size_multiple; /* H and W must be multiples of this */
     char *architecture;    /* "unet in_channels=1 ...": enough for dmi_net_from_architecture() */
 };

@@ -43,12 +43,15 @@ typedef enum dmi_op_id {
     DMI_OP_FOURIER_EMBEDDING,
     DMI_OP_FIR,
     DMI_OP_PRECONDITIONING,
-    DMI_OP_SCALE,
+    DMI_OP_MULTIPLY,
     DMI_OP_ONE_HOT,
     DMI_OP_LAYER_NORM,
     DMI_OP_BATCH_NORM,
     DMI_OP_SOFTMAX,
     DMI_OP_GEGLU,
+    DMI_OP_MEAN,
+    DMI_OP_TOKENS,
+    DMI_OP_FIRST_TOKEN,
     DMI_OP_RESIZE,
     DMI_OP_AVG_POOL,
     DMI_OP_MAX_POOL,
@@ -84,11 +87,10 @@ typedef struct dmi_attr {
     dmi_head_layout q, k, v;     /* attention */
     dmi_precondition precondition;
     dmi_coefficient coefficient; /* preconditioning */
-    double gain;                 /* one_hot */
     int32_t resize_mode, resize_h, resize_w;
     int32_t number;      /* dropout: counts those of the network */
     double probability;  /* dropout: of leaving a number out */
-    double scale, shift; /* affine; scale also of add, 0: 1 */
+    double scale, shift; /* affine; scale also of add, 0: 1, and of one_hot */
 } dmi_attr;
 
 typedef struct dmi_node {

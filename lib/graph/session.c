@@ -182,21 +182,29 @@ uint64_t dm_session_memory(const dm_session *session) {
 }
 
 /* Rank and sizes of a tensor of `batch` samples of this shape. */
-static int32_t tensor_shape(const dm_net *net, int64_t batch, dmi_shape shape, int64_t *sizes) {
+static int32_t tensor_shape(int is_image, int64_t batch, dmi_shape shape, int64_t *sizes) {
     sizes[0] = batch;
     sizes[1] = shape.c;
     sizes[2] = shape.h;
     sizes[3] = shape.w;
-    return net->is_image ? 4 : 2;
+    return is_image ? 4 : 2;
 }
 
-static dm_status check_real(const dm_session *s, const dm_tensor *tensor, const char *name, int64_t batch,
+static dm_status check_real(const dm_tensor *tensor, const char *name, int is_image, int64_t batch,
                             dmi_shape shape) {
     int64_t sizes[4];
-    const int32_t rank = tensor_shape(s->net, batch, shape, sizes);
+    const int32_t rank = tensor_shape(is_image, batch, shape, sizes);
     if (tensor && dm_tensor_dtype(tensor) == DM_DTYPE_F64)
         return dmi_tensor_check(tensor, name, DM_DTYPE_F64, rank, sizes);
     return dmi_tensor_check(tensor, name, DM_DTYPE_F32, rank, sizes);
+}
+
+static dm_status check_input(const dm_session *s, const dm_tensor *tensor, const char *name, int64_t batch) {
+    return check_real(tensor, name, s->net->is_image, batch, s->input_shape);
+}
+
+static dm_status check_output(const dm_session *s, const dm_tensor *tensor, const char *name, int64_t batch) {
+    return check_real(tensor, name, s->net->is_image && !s->net->out_is_vector, batch, s->output_shape);
 }
 
 static dm_status check_time(const dm_session *s, const dm_tensor *t, int64_t batch) {
@@ -209,10 +217,14 @@ static dm_status check_time(const dm_session *s, const dm_tensor *t, int64_t bat
 }
 
 static dm_status check_labels(const dm_session *s, const dm_tensor *labels, int64_t batch) {
+    if (!labels && s->net->needs_labels)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "labels: expected a class for every sample, the network has no null class, got NULL");
     if (!labels) return DM_OK;
     if (s->net->label_node < 0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels: expected NULL, the network has no classes");
     const dm_dtype dtype = dm_tensor_dtype(labels);
+    const int first = s->net->needs_labels ? 0 : -1;
     if (dtype != DM_DTYPE_I32 && dtype != DM_DTYPE_I64)
         return dmi_fail(DM_ERROR_DTYPE, "labels: expected i32 or i64, got %s", dm_dtype_name(dtype));
     dm_status status = dmi_tensor_check(labels, "labels", 0, 1, &batch);
@@ -221,9 +233,9 @@ static dm_status check_labels(const dm_session *s, const dm_tensor *labels, int6
         const int64_t i = b * labels->strides[0];
         const int64_t label =
             dtype == DM_DTYPE_I32 ? ((const int32_t *)labels->data)[i] : ((const int64_t *)labels->data)[i];
-        if (label < -1 || label >= s->net->num_classes)
-            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected -1..%d, got %lld",
-                            (long long)b, s->net->num_classes - 1, (long long)label);
+        if (label < first || label >= s->net->num_classes)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected %d..%d, got %lld",
+                            (long long)b, first, s->net->num_classes - 1, (long long)label);
     }
     return DM_OK;
 }
@@ -251,14 +263,14 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
     dm_session *s = session;
     dm_status status;
     if (!s) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
-    DM_TRY(check_real(s, x, "x", DMI_ANY, s->input_shape));
+    DM_TRY(check_input(s, x, "x", DMI_ANY));
     const int64_t batch = x->shape[0];
     if (batch < 1 || batch > s->options.batch)
         return dmi_fail(DM_ERROR_SHAPE, "x: expected a batch of 1..%d, got %lld", s->options.batch,
                         (long long)batch);
     DM_TRY(check_time(s, t, batch));
     DM_TRY(check_labels(s, labels, batch));
-    DM_TRY(check_real(s, out, "out", batch, s->output_shape));
+    DM_TRY(check_output(s, out, "out", batch));
     dmi_exec_pack(s);
     fill_inputs(s, x, t, labels);
     s->dropout_used = s->dropout;
@@ -276,8 +288,8 @@ dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm
     if (s->options.mode != DM_SESSION_TRAIN)
         return dmi_fail(DM_ERROR_STATE, "session: backward needs a session of mode DM_SESSION_TRAIN");
     if (s->forward_batch == 0) return dmi_fail(DM_ERROR_STATE, "session: backward needs a forward before it");
-    DM_TRY(check_real(s, grad_out, "grad_out", s->forward_batch, s->output_shape));
-    if (grad_x) DM_TRY(check_real(s, grad_x, "grad_x", s->forward_batch, s->input_shape));
+    DM_TRY(check_output(s, grad_out, "grad_out", s->forward_batch));
+    if (grad_x) DM_TRY(check_input(s, grad_x, "grad_x", s->forward_batch));
     dmi_border_in(grad_out, s->dtype, s->output_shape, s->calls[s->net->output_node].dout);
     dmi_exec_backward(s, s->forward_batch, grad_x != NULL);
     if (grad_x) dmi_border_out(s->calls[s->net->input_node].dout, s->dtype, s->input_shape, grad_x);

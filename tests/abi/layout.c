@@ -6,6 +6,36 @@
 
 #if UINTPTR_MAX == 0xffffffffffffffffu
 
+_Static_assert(sizeof(dm_adm_options) >= 104, "dm_adm_options");
+_Static_assert(offsetof(dm_adm_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_adm_options, in_channels) == 4, "in_channels");
+_Static_assert(offsetof(dm_adm_options, out_channels) == 8, "out_channels");
+_Static_assert(offsetof(dm_adm_options, model_channels) == 12, "model_channels");
+_Static_assert(offsetof(dm_adm_options, num_levels) == 16, "num_levels");
+_Static_assert(offsetof(dm_adm_options, channels) == 24, "channels");
+_Static_assert(offsetof(dm_adm_options, num_res_blocks) == 32, "num_res_blocks");
+_Static_assert(offsetof(dm_adm_options, num_attention_rates) == 36, "num_attention_rates");
+_Static_assert(offsetof(dm_adm_options, attention_rates) == 40, "attention_rates");
+_Static_assert(offsetof(dm_adm_options, num_classes) == 48, "num_classes");
+_Static_assert(offsetof(dm_adm_options, has_null_class) == 52, "has_null_class");
+_Static_assert(offsetof(dm_adm_options, num_heads) == 56, "num_heads");
+_Static_assert(offsetof(dm_adm_options, num_head_channels) == 60, "num_head_channels");
+_Static_assert(offsetof(dm_adm_options, num_heads_upsample) == 64, "num_heads_upsample");
+_Static_assert(offsetof(dm_adm_options, scale_shift_norm) == 68, "scale_shift_norm");
+_Static_assert(offsetof(dm_adm_options, resblock_updown) == 72, "resblock_updown");
+_Static_assert(offsetof(dm_adm_options, conv_resample) == 76, "conv_resample");
+_Static_assert(offsetof(dm_adm_options, attention_order) == 80, "attention_order");
+_Static_assert(offsetof(dm_adm_options, dropout) == 88, "dropout");
+_Static_assert(offsetof(dm_adm_options, seed) == 96, "seed");
+
+_Static_assert(sizeof(dm_adm_classifier_options) >= 32, "dm_adm_classifier_options");
+_Static_assert(offsetof(dm_adm_classifier_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_adm_classifier_options, num_classes) == 4, "num_classes");
+_Static_assert(offsetof(dm_adm_classifier_options, pool) == 8, "pool");
+_Static_assert(offsetof(dm_adm_classifier_options, image_size) == 12, "image_size");
+_Static_assert(offsetof(dm_adm_classifier_options, network) == 16, "network");
+_Static_assert(offsetof(dm_adm_classifier_options, seed) == 24, "seed");
+
 _Static_assert(sizeof(dm_context_options) >= 64, "dm_context_options");
 _Static_assert(offsetof(dm_context_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_context_options, num_threads) == 4, "num_threads");
@@ -30,6 +60,29 @@ _Static_assert(offsetof(dm_edm_options, sigma_max) == 48, "sigma_max");
 _Static_assert(offsetof(dm_edm_options, beta_d) == 56, "beta_d");
 _Static_assert(offsetof(dm_edm_options, beta_min) == 64, "beta_min");
 _Static_assert(offsetof(dm_edm_options, min_t) == 72, "min_t");
+
+_Static_assert(sizeof(dm_edm_net_options) >= 112, "dm_edm_net_options");
+_Static_assert(offsetof(dm_edm_net_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_edm_net_options, model) == 4, "model");
+_Static_assert(offsetof(dm_edm_net_options, resolution) == 8, "resolution");
+_Static_assert(offsetof(dm_edm_net_options, image_channels) == 12, "image_channels");
+_Static_assert(offsetof(dm_edm_net_options, model_channels) == 16, "model_channels");
+_Static_assert(offsetof(dm_edm_net_options, num_levels) == 20, "num_levels");
+_Static_assert(offsetof(dm_edm_net_options, channels) == 24, "channels");
+_Static_assert(offsetof(dm_edm_net_options, channel_mult_emb) == 32, "channel_mult_emb");
+_Static_assert(offsetof(dm_edm_net_options, num_blocks) == 36, "num_blocks");
+_Static_assert(offsetof(dm_edm_net_options, num_attention_resolutions) == 40, "num_attention_resolutions");
+_Static_assert(offsetof(dm_edm_net_options, attention_resolutions) == 48, "attention_resolutions");
+_Static_assert(offsetof(dm_edm_net_options, num_classes) == 56, "num_classes");
+_Static_assert(offsetof(dm_edm_net_options, augment_dim) == 60, "augment_dim");
+_Static_assert(offsetof(dm_edm_net_options, dropout) == 64, "dropout");
+_Static_assert(offsetof(dm_edm_net_options, embedding) == 72, "embedding");
+_Static_assert(offsetof(dm_edm_net_options, channel_mult_noise) == 76, "channel_mult_noise");
+_Static_assert(offsetof(dm_edm_net_options, encoder) == 80, "encoder");
+_Static_assert(offsetof(dm_edm_net_options, decoder) == 84, "decoder");
+_Static_assert(offsetof(dm_edm_net_options, resample_taps) == 88, "resample_taps");
+_Static_assert(offsetof(dm_edm_net_options, preconditioning) == 96, "preconditioning");
+_Static_assert(offsetof(dm_edm_net_options, seed) == 104, "seed");
 
 _Static_assert(sizeof(dm_flow_options) >= 48, "dm_flow_options");
 _Static_assert(offsetof(dm_flow_options, struct_size) == 0, "struct_size");
@@ -429,9 +482,25 @@ _Static_assert(offsetof(dm_unet2d_options, seed) == 152, "seed");
 
 #endif
 
+_Static_assert(DM_ADM_ATTENTION_LEGACY == 1, "value");
+_Static_assert(DM_ADM_ATTENTION_NEW == 2, "value");
+_Static_assert(DM_ADM_POOL_ADAPTIVE == 1, "value");
+_Static_assert(DM_ADM_POOL_ATTENTION == 2, "value");
+_Static_assert(DM_ADM_POOL_SPATIAL == 3, "value");
+_Static_assert(DM_ADM_POOL_SPATIAL_V2 == 4, "value");
 _Static_assert(DM_LOG_DEBUG == 0, "value");
 _Static_assert(DM_LOG_INFO == 1, "value");
 _Static_assert(DM_LOG_WARNING == 2, "value");
+_Static_assert(DM_EDM_MODEL_SONG == 1, "value");
+_Static_assert(DM_EDM_MODEL_ADM == 2, "value");
+_Static_assert(DM_EDM_EMBEDDING_POSITIONAL == 1, "value");
+_Static_assert(DM_EDM_EMBEDDING_FOURIER == 2, "value");
+_Static_assert(DM_EDM_PYRAMID_STANDARD == 1, "value");
+_Static_assert(DM_EDM_PYRAMID_SKIP == 2, "value");
+_Static_assert(DM_EDM_PYRAMID_RESIDUAL == 3, "value");
+_Static_assert(DM_EDM_ARCH_DDPMPP == 1, "value");
+_Static_assert(DM_EDM_ARCH_NCSNPP == 2, "value");
+_Static_assert(DM_EDM_ARCH_ADM == 3, "value");
 _Static_assert(DM_FLOW_DENSITY_UNIFORM == 1, "value");
 _Static_assert(DM_FLOW_DENSITY_LOGIT_NORMAL == 2, "value");
 _Static_assert(DM_FLOW_DENSITY_MODE == 3, "value");
@@ -628,6 +697,14 @@ _Static_assert(DM_UNET2D_CLASS_TABLE == 1, "value");
 _Static_assert(DM_UNET2D_CLASS_TIMESTEP == 2, "value");
 
 /* A second declaration: a changed signature does not compile. */
+const char *dm_adm_attention_order_name(dm_adm_attention_order value);
+dm_adm_attention_order dm_adm_attention_order_from_name(const char *name);
+void dm_adm_options_init(dm_adm_options *options, uint32_t struct_size);
+dm_status dm_adm_create(dm_context *context, const dm_adm_options *options, dm_net **out);
+const char *dm_adm_pool_name(dm_adm_pool value);
+dm_adm_pool dm_adm_pool_from_name(const char *name);
+void dm_adm_classifier_options_init(dm_adm_classifier_options *options, uint32_t struct_size);
+dm_status dm_adm_classifier_create(dm_context *context, const dm_adm_classifier_options *options, dm_net **out);
 void dm_context_options_init(dm_context_options *options, uint32_t struct_size);
 dm_status dm_context_create(const dm_context_options *options, dm_context **out);
 void dm_context_destroy(dm_context *context);
@@ -640,6 +717,17 @@ dm_status dm_edm_sigma(const dm_edm_options *options, double number, double *sig
 dm_status dm_edm_input(dm_context *context, const dm_edm_options *options, const dm_tensor *x, const dm_tensor *sigma, dm_tensor *input, dm_tensor *c_noise);
 dm_status dm_edm_denoise(dm_context *context, const dm_edm_options *options, const dm_tensor *output, const dm_tensor *x, const dm_tensor *sigma, dm_tensor *denoised);
 dm_status dm_edm_loss(dm_context *context, const dm_edm_options *options, const dm_tensor *output, const dm_tensor *x0, const dm_tensor *noise, const dm_tensor *sigma, const dm_tensor *weights, double *loss, dm_tensor *sample_losses, dm_tensor *grad);
+const char *dm_edm_model_name(dm_edm_model value);
+dm_edm_model dm_edm_model_from_name(const char *name);
+const char *dm_edm_embedding_name(dm_edm_embedding value);
+dm_edm_embedding dm_edm_embedding_from_name(const char *name);
+const char *dm_edm_pyramid_name(dm_edm_pyramid value);
+dm_edm_pyramid dm_edm_pyramid_from_name(const char *name);
+const char *dm_edm_arch_name(dm_edm_arch value);
+dm_edm_arch dm_edm_arch_from_name(const char *name);
+void dm_edm_net_options_init(dm_edm_net_options *options, uint32_t struct_size);
+dm_status dm_edm_net_options_set_arch(dm_edm_net_options *options, dm_edm_arch arch);
+dm_status dm_edm_net_create(dm_context *context, const dm_edm_net_options *options, dm_net **out);
 const char *dm_last_error(void);
 dm_status dm_last_status(void);
 const char *dm_status_name(dm_status status);

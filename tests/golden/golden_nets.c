@@ -103,6 +103,8 @@ static int create(golden *g, const cJSON *config, dm_net **net) {
     if (arch && strcmp(arch, "lecture MLP") == 0) return create_mlp(g, config, net);
     if (strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0)
         return golden_unet2d(g, config, net);
+    if (cJSON_HasObjectItem(config, "use_new_attention_order")) return golden_guided_unet(g, config, net);
+    if (cJSON_HasObjectItem(config, "precond")) return golden_edm_net(g, config, net);
     if (!arch) arch = golden_text(config, "_class_name", golden_text(config, "model_type", "of the file"));
     golden_unsupported(g, "architecture %s", arch);
     return 0;
@@ -223,6 +225,7 @@ static void compare_summary(golden *g, const char *name, const golden_array *min
 static void compare_gradients(golden *g, const dm_net *net, const dm_session *session, double tolerance) {
     for (int32_t p = 0; p < dm_net_num_params(net); p++) {
         const char *name = dm_net_param_name(net, p);
+        if (net->params[p].is_fixed) continue;
         const golden_array mine = golden_array_of(g, dm_session_grad(session, p));
         golden_array expected;
         if (!golden_has(g, "grad/%s", name))
@@ -258,23 +261,52 @@ static void compare_pass(golden *g, const dm_net *net, const net_io *io, dm_dtyp
     dm_session_destroy(session);
 }
 
+/* The first of these that the file has, or NULL. */
+static const char *first_of(const golden *g, const char *const *names) {
+    for (; *names; names++)
+        if (golden_has(g, "%s", *names)) return *names;
+    return NULL;
+}
+
+/* [B,K] with a one at the label's place, or zeros alone for none -> [B]. */
+static int from_one_hot(golden *g, golden_array *labels) {
+    if (labels->rank != 2) return 1;
+    const int64_t classes = labels->shape[1];
+    for (int64_t b = 0; b < labels->shape[0]; b++) {
+        double label = -1;
+        for (int64_t k = 0; k < classes; k++) {
+            const double value = labels->values[b * classes + k];
+            if (value != 0 && (value != 1 || label >= 0))
+                golden_unsupported(g, "labels that are not one-hot");
+            if (value != 0) label = (double)k;
+        }
+        labels->values[b] = label; /* its own place or an earlier one */
+    }
+    labels->rank = 1;
+    labels->n = labels->shape[0];
+    return !golden_stopped(g);
+}
+
 /* Every tensor of the file must be one that is looked at. */
 static int read_io(golden *g, net_io *io) {
+    static const char *const times[] = {"in/timestep", "in/timesteps", "in/sigma", NULL};
+    static const char *const classes[] = {"in/class_labels", "in/y", NULL};
     cJSON *info = golden_metadata(g, "info");
     io->grad_max = golden_number(info, "grad_max", 0);
     if (cJSON_HasObjectItem(info, "loss_formula")) golden_unsupported(g, "loss_formula");
     cJSON_Delete(info);
-    io->has_t = golden_has(g, "in/timestep");
-    io->has_labels = golden_has(g, "in/class_labels");
-    return !golden_stopped(g) && golden_get(g, &io->x, "in/x") &&
-           (!io->has_t || golden_get(g, &io->t, "in/timestep")) &&
-           (!io->has_labels || golden_get(g, &io->labels, "in/class_labels")) &&
+    const char *t = first_of(g, times), *labels = first_of(g, classes);
+    io->has_t = t != NULL;
+    io->has_labels = labels != NULL;
+    return !golden_stopped(g) && golden_get(g, &io->x, "in/x") && (!t || golden_get(g, &io->t, "%s", t)) &&
+           (!labels || (golden_get(g, &io->labels, "%s", labels) && from_one_hot(g, &io->labels))) &&
            golden_get(g, &io->target, "target") && golden_get(g, &io->out, "out");
 }
 
 /* Their sinusoids were computed in single precision by the reference, whatever followed. */
 static int has_single_sinusoids(const cJSON *config) {
     const char *type = golden_text(config, "time_embedding_type", NULL);
+    if (cJSON_HasObjectItem(config, "use_new_attention_order")) return 1; /* guided-diffusion */
     return type && strcmp(type, "positional") == 0;
 }
 

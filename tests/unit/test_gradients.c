@@ -392,14 +392,14 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         return 1;
     }
     case DMI_OP_PRECONDITIONING:
-    case DMI_OP_SCALE: { /* D = c_skip x + c_out F(c_in x), VP, VE and EDM */
+    case DMI_OP_MULTIPLY: { /* D = c_skip x + c_out F(c_in x), VP, VE and EDM */
         const dmi_precondition p = {DMI_PRECONDITION_VP + index, 0.5, 19.9, 0.1, 1000};
         if (index > 2) return 0;
         dmi_value sigma = dmi_build_time_input(b);
-        dmi_value in = dmi_build_scale(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_IN));
+        dmi_value in = dmi_build_multiply(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_IN));
         in = dmi_build_conv(b, in, IN_C, IN_C, 1, 1, 0, "conv", plain);
-        *out = dmi_build_add(b, dmi_build_scale(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_SKIP)),
-                             dmi_build_scale(b, in, dmi_build_coefficient(b, sigma, &p, DMI_C_OUT)),
+        *out = dmi_build_add(b, dmi_build_multiply(b, x, dmi_build_coefficient(b, sigma, &p, DMI_C_SKIP)),
+                             dmi_build_multiply(b, in, dmi_build_coefficient(b, sigma, &p, DMI_C_OUT)),
                              DMI_ACT_NONE);
         return 1;
     }
@@ -410,6 +410,23 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
         e = dmi_build_linear(b, e, 3, 5, "emb", DMI_ACT_NONE);
         *out =
             dmi_build_conv(b, x, IN_C, 5, 1, 1, 0, "conv", (dmi_conv_extra){e, DMI_NO_VALUE, DMI_ACT_NONE});
+        return 1;
+    }
+    case DMI_OP_MEAN: {
+        if (index > 0) return 0;
+        dmi_value bias = dmi_build_mean(b, dmi_build_activation(b, x, DMI_ACT_TANH));
+        *out = dmi_build_conv(b, x, IN_C, IN_C, 1, 1, 0, "conv",
+                              (dmi_conv_extra){bias, DMI_NO_VALUE, DMI_ACT_NONE});
+        return 1;
+    }
+    case DMI_OP_TOKENS:
+    case DMI_OP_FIRST_TOKEN: {
+        if (index > 0) return 0;
+        dmi_value tokens = dmi_build_tokens(b, x, IN_C, 6 * 8, "position");
+        tokens = dmi_build_attention(b, tokens, tokens, tokens, 2, 2, 2);
+        tokens = dmi_build_conv1d(b, dmi_build_first_token(b, tokens), IN_C, IN_C, "out", plain);
+        *out = dmi_build_conv(b, x, IN_C, IN_C, 1, 1, 0, "conv",
+                              (dmi_conv_extra){tokens, DMI_NO_VALUE, DMI_ACT_NONE});
         return 1;
     }
     case DMI_OP_FIR: {

@@ -1,4 +1,4 @@
-/* one_hot: label -> attr.gain at its place of attr.out_c zeros; label -1, the null class, is all zeros. A
+/* one_hot: label -> attr.scale at its place of attr.out_c zeros; label -1, the null class, is all zeros. A
  * linear layer on it picks a column of its weights. */
 #include <string.h>
 
@@ -17,7 +17,7 @@ static void forward(const dmi_call *call) {
     const int64_t classes = call->out_shape.c;
     memset(out, 0, (size_t)(call->batch * classes) * sizeof *out);
     for (int64_t b = 0; b < call->batch; b++)
-        if (label[b] >= 0) out[b * classes + (int64_t)label[b]] = (real)call->node->attr.gain;
+        if (label[b] >= 0) out[b * classes + (int64_t)label[b]] = (real)call->node->attr.scale;
 }
 
 static void backward(const dmi_call *call) {

@@ -29,8 +29,11 @@ extern const dmi_op DMI_R(dmi_op_divide);
 extern const dmi_op DMI_R(dmi_op_fourier_embedding);
 extern const dmi_op DMI_R(dmi_op_fir);
 extern const dmi_op DMI_R(dmi_op_preconditioning);
-extern const dmi_op DMI_R(dmi_op_scale);
+extern const dmi_op DMI_R(dmi_op_multiply);
 extern const dmi_op DMI_R(dmi_op_one_hot);
+extern const dmi_op DMI_R(dmi_op_mean);
+extern const dmi_op DMI_R(dmi_op_tokens);
+extern const dmi_op DMI_R(dmi_op_first_token);
 
 /* For operations that need nothing besides their output, and no packed weights. */
 static inline void dmi_no_sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {

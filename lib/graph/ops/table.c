@@ -33,8 +33,8 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_fir);
     case DMI_OP_PRECONDITIONING:
         return &DMI_R(dmi_op_preconditioning);
-    case DMI_OP_SCALE:
-        return &DMI_R(dmi_op_scale);
+    case DMI_OP_MULTIPLY:
+        return &DMI_R(dmi_op_multiply);
     case DMI_OP_ONE_HOT:
         return &DMI_R(dmi_op_one_hot);
     case DMI_OP_LAYER_NORM:
@@ -45,6 +45,12 @@ const dmi_op *DMI_R(dmi_op_rows)(int32_t op) {
         return &DMI_R(dmi_op_softmax);
     case DMI_OP_GEGLU:
         return &DMI_R(dmi_op_geglu);
+    case DMI_OP_MEAN:
+        return &DMI_R(dmi_op_mean);
+    case DMI_OP_TOKENS:
+        return &DMI_R(dmi_op_tokens);
+    case DMI_OP_FIRST_TOKEN:
+        return &DMI_R(dmi_op_first_token);
     case DMI_OP_RESIZE:
         return &DMI_R(dmi_op_resize);
     case DMI_OP_AVG_POOL:
