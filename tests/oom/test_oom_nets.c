@@ -11,6 +11,7 @@
 
 #include "diffusion.h"
 #include "oom/oom_support.h"
+#include "unit/noise_nets_support.h"
 #include "unit/unet2d_support.h"
 
 static const int32_t widths[] = {4, 8};
@@ -60,6 +61,28 @@ static dm_status walk_unet2d(dm_context *context) {
     dm_session_destroy(session);
     dm_net_destroy(net);
     return status;
+}
+
+static dm_status walk_noise_net(dm_context *context, int index) {
+    dm_session_options train;
+    dm_net *net = NULL;
+    dm_session *session = NULL;
+    dm_session_options_init(&train, sizeof train);
+    train.mode = DM_SESSION_TRAIN;
+    train.height = train.width = TINY_SIDE;
+    dm_status status = create_tiny_net(context, index, &net);
+    if (!status) status = dm_session_create(net, &train, &session);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    return status;
+}
+
+static dm_status walk_adm_classifier(dm_context *context) {
+    return walk_noise_net(context, NUM_TINY_ADM + 1);
+}
+
+static dm_status walk_edm(dm_context *context) {
+    return walk_noise_net(context, NUM_TINY_ADM + NUM_TINY_CLASSIFIER + 1);
 }
 
 static dm_status walk_mlp_in_double(dm_context *context) {
@@ -117,6 +140,11 @@ static void test_unet2d(void **state) {
     (void)state;
     sweep(walk_unet2d, 10);
 }
+static void test_noise_nets(void **state) {
+    (void)state;
+    sweep(walk_adm_classifier, 10);
+    sweep(walk_edm, 10);
+}
 static void test_mlp_in_double(void **state) {
     (void)state;
     sweep(walk_mlp_in_double, 10);
@@ -128,6 +156,7 @@ static void test_sampling(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_unet), cmocka_unit_test(test_unet2d),
+                                       cmocka_unit_test(test_noise_nets),
                                        cmocka_unit_test(test_mlp_in_double), cmocka_unit_test(test_sampling)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,4 @@
-/* Every operation of the table, and whole networks, against central differences in double precision.
- *
- * loss = sum(out * g); weights and inputs are multiples of 2^-20, so that a step of h = 2^-16 is exact in
- * float. Truncation is about h^2 = 2e-10 and rounding 1e-16 / h = 7e-12 of the loss; the bound of 2e-7 of the
- * largest gradient leaves room for the third derivative. */
+/* Every operation of the table against central differences; gradient_support.h says how. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,154 +14,7 @@
 #include "graph/builder.h"
 #include "kernels/activation.h"
 #include "random/random.h"
-#include "unit/unet2d_support.h"
-
-#define STEP      0x1p-16
-#define TOLERANCE 2e-7
-
-static double value_at(uint64_t stream, int64_t i) {
-    return ((double)(dmi_philox_word(7, stream, (uint64_t)i) >> 11) - 0x1p20) * 0x1p-20;
-}
-
-/* A net under test and everything that its loss needs. */
-typedef struct probe {
-    dm_net *net;
-    dm_session *session;
-    dm_tensor *x, *t, *labels, *out, *g, *grad_x;
-} probe;
-
-static dm_tensor *new_tensor(dm_dtype dtype, int32_t rank, const int64_t *shape) {
-    dm_tensor *tensor;
-    assert_int_equal(dm_tensor_create(NULL, dtype, rank, shape, &tensor), DM_OK);
-    return tensor;
-}
-
-static void fill(dm_tensor *tensor, uint64_t stream) {
-    double *data = dm_tensor_data(tensor);
-    for (int64_t i = 0; i < dm_tensor_numel(tensor); i++) data[i] = value_at(stream, i);
-}
-
-static void fill_weights(dm_net *net) {
-    for (int32_t p = 0; p < net->num_params; p++) {
-        float *w = net->weights + net->params[p].offset;
-        for (int64_t i = 0; i < net->params[p].numel; i++) w[i] = (float)value_at(100 + (uint64_t)p, i);
-    }
-    dmi_net_touch(net);
-}
-
-static void open_probe(probe *p, dm_net *net, int32_t batch, int32_t h, int32_t w) {
-    dm_session_options options;
-    dm_session_options_init(&options, sizeof options);
-    options.mode = DM_SESSION_TRAIN;
-    options.batch = batch;
-    options.height = h;
-    options.width = w;
-    options.compute_dtype = DM_DTYPE_F64;
-    p->net = net;
-    fill_weights(net);
-    assert_int_equal(dm_session_create(net, &options, &p->session), DM_OK);
-    const int32_t rank = net->is_image ? 4 : 2;
-    p->x = new_tensor(DM_DTYPE_F64, rank, (int64_t[]){batch, net->in_channels, h, w});
-    p->grad_x = new_tensor(DM_DTYPE_F64, rank, (int64_t[]){batch, net->in_channels, h, w});
-    /* the output's shape is what forward accepts: ask by the message-free way, its node */
-    const int64_t numel_out[4] = {batch, net->out_channels, h, w};
-    p->out = new_tensor(DM_DTYPE_F64, rank, numel_out);
-    p->g = new_tensor(DM_DTYPE_F64, rank, numel_out);
-    p->t = new_tensor(DM_DTYPE_F64, 1, (int64_t[]){batch});
-    p->labels = new_tensor(DM_DTYPE_I32, 1, (int64_t[]){batch});
-    fill(p->x, 1);
-    fill(p->g, 2);
-    for (int32_t b = 0; b < batch; b++) {
-        ((double *)dm_tensor_data(p->t))[b] = 3.0 + 17.0 * b;
-        ((int32_t *)dm_tensor_data(p->labels))[b] = b % 3 - 1; /* the null class included */
-    }
-}
-
-static void close_probe(probe *p) {
-    dm_session_destroy(p->session);
-    dm_net_destroy(p->net);
-    dm_tensor *tensors[] = {p->x, p->t, p->labels, p->out, p->g, p->grad_x};
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) dm_tensor_destroy(tensors[i]);
-}
-
-static void forward(probe *p) {
-    const dm_tensor *labels = p->net->label_node >= 0 ? p->labels : NULL;
-    dm_status status = dm_session_forward(p->session, p->x, p->t, labels, p->out);
-    if (status) fail_msg("%s", dm_last_error());
-}
-
-static double loss_of(probe *p) {
-    const double *out = dm_tensor_data(p->out), *g = dm_tensor_data(p->g);
-    double sum = 0;
-    forward(p);
-    for (int64_t i = 0; i < dm_tensor_numel(p->out); i++) sum += out[i] * g[i];
-    return sum;
-}
-
-static double difference_of_weight(probe *p, float *w) {
-    const float old = *w;
-    *w = (float)(old + STEP);
-    dmi_net_touch(p->net);
-    const double above = loss_of(p);
-    *w = (float)(old - STEP);
-    dmi_net_touch(p->net);
-    const double below = loss_of(p);
-    *w = old;
-    dmi_net_touch(p->net);
-    return (above - below) / (2 * STEP);
-}
-
-static double difference_of_input(probe *p, double *x) {
-    const double old = *x;
-    *x = old + STEP;
-    const double above = loss_of(p);
-    *x = old - STEP;
-    const double below = loss_of(p);
-    *x = old;
-    return (above - below) / (2 * STEP);
-}
-
-/* At most this many entries of a tensor, spread over it. */
-static int64_t stride_for(int64_t n, int64_t wanted) {
-    return n <= wanted ? 1 : n / wanted;
-}
-
-static double largest(const double *v, int64_t n, double at_least) {
-    for (int64_t i = 0; i < n; i++)
-        if (fabs(v[i]) > at_least) at_least = fabs(v[i]);
-    return at_least;
-}
-
-static void check_gradients(probe *p, const char *name, int64_t entries) {
-    const dm_net *net = p->net;
-    double scale = 1e-3;
-    assert_int_equal(dm_session_zero_grad(p->session), DM_OK);
-    forward(p);
-    assert_int_equal(dm_session_backward(p->session, p->g, p->grad_x), DM_OK);
-    for (int32_t i = 0; i < net->num_params; i++)
-        scale = largest(dm_tensor_const_data(dm_session_grad(p->session, i)), net->params[i].numel, scale);
-    const double *grad_x = dm_tensor_const_data(p->grad_x);
-    double *x = dm_tensor_data(p->x);
-    const int64_t nx = dm_tensor_numel(p->x), step_x = stride_for(nx, entries);
-    scale = largest(grad_x, nx, scale);
-    for (int64_t i = 0; i < nx; i += step_x) {
-        const double numeric = difference_of_input(p, &x[i]);
-        if (!(fabs(numeric - grad_x[i]) <= TOLERANCE * scale))
-            fail_msg("%s: d/dx[%lld] is %.12g, differences say %.12g", name, (long long)i, grad_x[i],
-                     numeric);
-    }
-    for (int32_t k = 0; k < net->num_params; k++) {
-        const dmi_param *param = &net->params[k];
-        if (param->is_fixed) continue;
-        const double *grad = dm_tensor_const_data(dm_session_grad(p->session, k));
-        for (int64_t i = 0; i < param->numel; i += stride_for(param->numel, entries)) {
-            const double numeric = difference_of_weight(p, net->weights + param->offset + i);
-            if (!(fabs(numeric - grad[i]) <= TOLERANCE * scale))
-                fail_msg("%s: d/d%s[%lld] is %.12g, differences say %.12g", name, param->name, (long long)i,
-                         grad[i], numeric);
-        }
-    }
-}
+#include "unit/gradient_support.h"
 
 /* ---- one small net for each operation ---- */
 
@@ -514,27 +363,6 @@ static void test_every_operation(void **state) {
         if (op != DMI_OP_LINEAR) check_op(op);
 }
 
-/* linear works on vectors: the mlp covers it with every activation */
-static void test_mlp(void **state) {
-    (void)state;
-    for (int32_t i = DM_ACTIVATION_NONE; i <= DM_ACTIVATION_ELU; i++) {
-        const int32_t dims[] = {7, 9, 17, 5};
-        dm_mlp_options options;
-        dm_net *net;
-        probe p;
-        dm_mlp_options_init(&options, sizeof options);
-        options.dims = dims;
-        options.num_dims = 4;
-        options.hidden = i;
-        options.final = i % DM_ACTIVATION_ELU + 1;
-        assert_int_equal(dm_activation_from_name(dm_activation_name(i)), i);
-        assert_int_equal(dm_mlp_create(NULL, &options, &net), DM_OK);
-        open_probe(&p, net, 5, 1, 1);
-        check_gradients(&p, "mlp", 60);
-        close_probe(&p);
-    }
-}
-
 /* dt of the sinusoidal embedding, by the row's own functions */
 static void test_time_embedding_gradient(void **state) {
     const dmi_op *row = dmi_op_row(DM_DTYPE_F64, DMI_OP_TIME_EMBEDDING);
@@ -563,44 +391,6 @@ static void test_time_embedding_gradient(void **state) {
         }
 }
 
-/* Whole UNets: fan-out, accumulation and the arena's layout are right when every gradient is. */
-static void test_unets(void **state) {
-    const int32_t channels[] = {4, 8, 8};
-    (void)state;
-    for (int index = 0; index < 7; index++) {
-        dm_unet_options options;
-        dm_net *net;
-        probe p;
-        dm_unet_options_init(&options, sizeof options);
-        options.channels = channels;
-        options.num_levels = index == 6 ? 2 : 3;
-        options.in_channels = 1 + index % 3;
-        options.out_channels = 1 + index % 2;
-        options.num_middle_blocks = index % 3;
-        options.skip = DM_SKIP_NONE + index % 3;
-        options.time = index < 2 ? DM_TIME_NONE : DM_TIME_SINUSOIDAL;
-        options.num_classes = index == 1 || index > 3 ? 3 : 0;
-        options.norm_groups = index > 2 ? 2 : 0;
-        assert_int_equal(dm_unet_create(NULL, &options, &net), DM_OK);
-        open_probe(&p, net, 2, 8, 4);
-        check_gradients(&p, net->architecture, 6);
-        close_probe(&p);
-    }
-}
-
-static void test_unet2ds(void **state) {
-    (void)state;
-    for (int index = 0; index < NUM_TINY_UNET2D; index++) {
-        const dm_unet2d_options o = tiny_unet2d(index);
-        dm_net *net;
-        probe p;
-        assert_int_equal(dm_unet2d_create(NULL, &o, &net), DM_OK);
-        open_probe(&p, net, 2, 8, 4);
-        check_gradients(&p, net->architecture, 3);
-        close_probe(&p);
-    }
-}
-
 /* Sums hand the buffer of their gradient on to an input: not when the same value is an input twice, and not
  * to two inputs. */
 static void test_shared_gradients(void **state) {
@@ -624,40 +414,11 @@ static void test_shared_gradients(void **state) {
     close_probe(&p);
 }
 
-/* Gradients of two backward calls add up, and zero_grad clears them. */
-static void test_accumulation(void **state) {
-    const int32_t channels[] = {4, 8};
-    dm_unet_options options;
-    dm_net *net;
-    probe p;
-    (void)state;
-    dm_unet_options_init(&options, sizeof options);
-    options.channels = channels;
-    options.num_levels = 2;
-    assert_int_equal(dm_unet_create(NULL, &options, &net), DM_OK);
-    open_probe(&p, net, 2, 4, 4);
-    const double *grad = dm_tensor_const_data(dm_session_grad(p.session, 0));
-    forward(&p);
-    assert_int_equal(dm_session_backward(p.session, p.g, NULL), DM_OK);
-    const double once = grad[0];
-    assert_true(once != 0);
-    forward(&p);
-    assert_int_equal(dm_session_backward(p.session, p.g, NULL), DM_OK);
-    assert_true(fabs(grad[0] - 2 * once) <= 1e-12 * fabs(once));
-    assert_int_equal(dm_session_zero_grad(p.session), DM_OK);
-    assert_true(grad[0] == 0);
-    close_probe(&p);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_operation),
-        cmocka_unit_test(test_mlp),
         cmocka_unit_test(test_time_embedding_gradient),
-        cmocka_unit_test(test_unets),
-        cmocka_unit_test(test_unet2ds),
         cmocka_unit_test(test_shared_gradients),
-        cmocka_unit_test(test_accumulation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
