@@ -4,6 +4,7 @@
 #define DIFFUSION_H
 
 #include "diffusion/adm.h"
+#include "diffusion/classifier.h"
 #include "diffusion/context.h"
 #include "diffusion/edm.h"
 #include "diffusion/edm_net.h"

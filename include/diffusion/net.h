@@ -134,6 +134,9 @@ DM_API dm_status dm_net_load_weights(dm_net *net, const char *path);
 typedef int32_t dm_session_mode;
 #define DM_SESSION_INFER 1 /**< forward only; activations share memory as soon as they can */
 #define DM_SESSION_TRAIN 2 /**< forward and backward */
+#define DM_SESSION_DIFFERENTIATE                                                                             \
+    3 /**< forward, and backward for the gradient with respect to x alone: no parameter has one, and no      \
+         dropout */
 
 /** How convolutions are computed. The results of the two ways differ by rounding alone. */
 typedef int32_t dm_conv_algorithm;
@@ -194,11 +197,11 @@ DM_API uint64_t dm_session_memory(const dm_session *session);
 DM_API dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_tensor *t,
                                     const dm_tensor *labels, dm_tensor *out);
 /** Adds the gradients of sum(out * grad_out) with respect to the parameters to the session's gradient
- * buffers, once for each forward.
- *  @param session a session of mode DM_SESSION_TRAIN, straight after a forward
+ * buffers, once for each forward; a DIFFERENTIATE session has none and gives grad_x alone.
+ *  @param session a session of mode DM_SESSION_TRAIN or DM_SESSION_DIFFERENTIATE, straight after a forward
  *  @param grad_out like that forward's out, f32 or f64
- *  @param grad_x [out] like x: the gradient with respect to x is stored; NULL: it is not computed
- *  Errors: STATE (no forward before, INFER session), INVALID_ARGUMENT, SHAPE, DTYPE. Threads: session
+ *  @param grad_x [out] like x: the gradient with respect to x is stored; NULL (TRAIN alone): it is not
+ * computed Errors: STATE (no forward before, INFER session), INVALID_ARGUMENT, SHAPE, DTYPE. Threads: session
  * exclusive. Cost: about two forwards. Since: 0.1 */
 DM_API dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm_tensor *grad_x);
 /** Says what dropout leaves out in the following forwards, and off. A number is left out as a function of

@@ -20,8 +20,8 @@ typedef int32_t dm_sde_gradient_mode;
            sqrt(steps)-th state is kept and the others are computed again: memory O(sqrt(steps)) */
 #define DM_SDE_GRADIENT_ADJOINT                                                                              \
     2 /**< the equation: state and adjoint are solved backwards in time on the same Brownian path, memory    \
-         O(1) in steps, and the gradient has the error of a second discretization, O(dt) with diagonal or                 \
-         scalar noise; Li, Wong, Chen and Duvenaud, "Scalable Gradients for Stochastic Differential                         \
+         O(1) in steps, and the gradient has the error of a second discretization, O(dt) with diagonal or    \
+         scalar noise; Li, Wong, Chen and Duvenaud, "Scalable Gradients for Stochastic Differential          \
          Equations", AISTATS 2020 */
 
 /** Options of dm_sde_gradient(). Fill with dm_sde_gradient_options_init(). */

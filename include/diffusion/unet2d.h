@@ -10,9 +10,10 @@ DM_BEGIN_DECLS
 
 /** What a level is made of. diffusers names it once for the way down and once for the way up. */
 typedef int32_t dm_unet2d_block;
-#define DM_UNET2D_BLOCK_PLAIN     1 /**< residual blocks: DownBlock2D, UpBlock2D */
-#define DM_UNET2D_BLOCK_ATTENTION 2 /**< each with self-attention behind it: AttnDownBlock2D, AttnUpBlock2D  \
-                                     */
+#define DM_UNET2D_BLOCK_PLAIN 1 /**< residual blocks: DownBlock2D, UpBlock2D */
+#define DM_UNET2D_BLOCK_ATTENTION                                                                            \
+    2 /**< each with self-attention behind it: AttnDownBlock2D, AttnUpBlock2D                                \
+       */
 #define DM_UNET2D_BLOCK_RESNET                                                                               \
     3 /**< residual blocks, the last of which resamples: ResnetDownsampleBlock2D, ResnetUpsampleBlock2D */
 
@@ -26,7 +27,8 @@ typedef int32_t dm_unet2d_time;
 
 /** How levels with attention change the size of the image. */
 typedef int32_t dm_unet2d_resample;
-#define DM_UNET2D_RESAMPLE_CONV 1   /**< a convolution with stride 2, or pixels doubled before a convolution \
+#define DM_UNET2D_RESAMPLE_CONV                                                                              \
+    1                               /**< a convolution with stride 2, or pixels doubled before a convolution \
                                      */
 #define DM_UNET2D_RESAMPLE_RESNET 2 /**< a residual block that halves by means, or doubles pixels */
 

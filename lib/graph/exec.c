@@ -12,7 +12,7 @@ void dmi_exec_pack(dm_session *session) {
     }
     for (int32_t n = 0; n < net->num_nodes; n++)
         dmi_op_row(session->dtype, net->nodes[n].op)
-            ->pack(&session->calls[n], session->options.mode == DM_SESSION_TRAIN);
+            ->pack(&session->calls[n], session->options.mode != DM_SESSION_INFER);
     session->weights_version = version;
 }
 

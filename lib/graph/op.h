@@ -125,7 +125,7 @@ typedef struct dmi_call {
     void *dout;                 /* may be overwritten */
     void *din[DMI_NODE_INPUTS]; /* NULL: not wanted */
     int accumulate[DMI_NODE_INPUTS];
-    void *dparam[DMI_NODE_PARAMS]; /* NULL: absent */
+    void *dparam[DMI_NODE_PARAMS]; /* NULL: absent, or not wanted */
     const dmi_dropout *dropout;
 } dmi_call;
 

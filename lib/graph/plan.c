@@ -18,7 +18,7 @@ typedef struct planner {
     const void *kernels;
     int32_t conv_algorithm;
     int64_t batch;
-    int train;
+    int train, parameters; /* backward follows; and wants the parameters' gradients */
     interval *intervals;
     int32_t count;
     int32_t *gradient_interval; /* [node] that owns a gradient */
@@ -68,7 +68,8 @@ static dm_status infer_shapes(planner *p, dmi_shape input) {
         np->shape = n == p->net->input_node ? input : (dmi_shape){1, 1, node->attr.out_c};
         dm_status status = row_of(p, n)->infer(node, call.in_shape, &np->shape);
         if (status) return status;
-        np->needs_gradient = n == p->net->input_node || node->params[0] >= 0 || node->params[1] >= 0;
+        np->needs_gradient =
+            n == p->net->input_node || (p->parameters && (node->params[0] >= 0 || node->params[1] >= 0));
         for (int i = 0; i < DMI_NODE_INPUTS; i++)
             if (node->inputs[i] >= 0 && p->plan->nodes[node->inputs[i]].needs_gradient)
                 np->needs_gradient = 1;
@@ -229,14 +230,15 @@ static size_t lowest_free(const interval *list, int32_t k) {
 }
 
 dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
-                          int64_t batch, dmi_shape input, int train, dmi_plan *plan) {
+                          int64_t batch, dmi_shape input, dmi_backward backward, dmi_plan *plan) {
     planner p = {.net = net,
                  .plan = plan,
                  .dtype = dtype,
                  .kernels = kernels,
                  .conv_algorithm = conv_algorithm,
                  .batch = batch,
-                 .train = train};
+                 .train = backward != DMI_BACKWARD_NONE,
+                 .parameters = backward == DMI_BACKWARD_ALL};
     dm_status status = DM_OK;
     *plan = (dmi_plan){0};
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);

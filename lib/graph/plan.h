@@ -25,11 +25,14 @@ typedef struct dmi_node_plan {
         again_next; /* list of the nodes to compute again before this one's backward, -1: end */
     size_t packed;  /* offset into the packed weights */
     size_t scratch_forward_size, scratch_backward_size, saved_size;
-    int needs_gradient;              /* its value depends on a parameter or on the input image */
-    int has_gradient;                /* and the output depends on it */
-    int32_t gradient_owner;          /* node whose gradient's buffer this is, itself or a later one */
+    int needs_gradient;     /* its value depends on the input image, or on a parameter that has one */
+    int has_gradient;       /* and the output depends on it */
+    int32_t gradient_owner; /* node whose gradient's buffer this is, itself or a later one */
     int accumulate[DMI_NODE_INPUTS]; /* backward adds to the input's gradient: another node wrote it before */
 } dmi_node_plan;
+
+/* What backward will be asked for. */
+typedef enum dmi_backward { DMI_BACKWARD_NONE, DMI_BACKWARD_ALL, DMI_BACKWARD_INPUT } dmi_backward;
 
 typedef struct dmi_plan {
     dmi_node_plan *nodes; /* [num_nodes] */
@@ -39,7 +42,7 @@ typedef struct dmi_plan {
 /* conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input: the shape of a sample. SHAPE when the network does
  * not fit it. */
 dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
-                          int64_t batch, dmi_shape input, int train, dmi_plan *plan);
+                          int64_t batch, dmi_shape input, dmi_backward backward, dmi_plan *plan);
 void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);
 
 #endif

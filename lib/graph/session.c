@@ -16,9 +16,11 @@ void dm_session_options_init(dm_session_options *options, uint32_t struct_size) 
 }
 
 static dm_status check_options(const dm_net *net, const dm_session_options *o) {
-    if (o->mode != DM_SESSION_INFER && o->mode != DM_SESSION_TRAIN)
+    if (o->mode < DM_SESSION_INFER || o->mode > DM_SESSION_DIFFERENTIATE)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
-                        "options.mode: expected DM_SESSION_INFER or DM_SESSION_TRAIN, got %d", o->mode);
+                        "options.mode: expected DM_SESSION_INFER, DM_SESSION_TRAIN or "
+                        "DM_SESSION_DIFFERENTIATE, got %d",
+                        o->mode);
     if (o->batch < 1 || o->batch > 1 << 20)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.batch: expected 1..1048576, got %d", o->batch);
     if (o->compute_dtype != DM_DTYPE_F32 && o->compute_dtype != DM_DTYPE_F64)
@@ -57,6 +59,11 @@ static dm_status choose_conv(dm_conv_algorithm *algorithm) {
     }
     return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                     "DM_CONV (environment): expected auto, direct or winograd, got \"%s\"", name);
+}
+
+static dmi_backward backward_of(dm_session_mode mode) {
+    if (mode == DM_SESSION_INFER) return DMI_BACKWARD_NONE;
+    return mode == DM_SESSION_TRAIN ? DMI_BACKWARD_ALL : DMI_BACKWARD_INPUT;
 }
 
 static void *at(char *base, size_t offset) {
@@ -146,7 +153,7 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
                                    : (dmi_shape){1, 1, net->in_channels};
     DM_TRY(dmi_plan_create(net, s->dtype, s->kernels, o.conv_algorithm, o.batch, s->input_shape,
-                           o.mode == DM_SESSION_TRAIN, &s->plan));
+                           backward_of(o.mode), &s->plan));
     s->output_shape = s->plan.nodes[net->output_node].shape;
     DM_TRY(allocate(s));
     connect(s);
@@ -285,10 +292,16 @@ dm_status dm_session_backward(dm_session *session, const dm_tensor *grad_out, dm
     dm_session *s = session;
     dm_status status;
     if (!s) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "session: expected a session, got NULL");
-    if (s->options.mode != DM_SESSION_TRAIN)
-        return dmi_fail(DM_ERROR_STATE, "session: backward needs a session of mode DM_SESSION_TRAIN");
+    if (s->options.mode == DM_SESSION_INFER)
+        return dmi_fail(
+            DM_ERROR_STATE,
+            "session: backward needs a session of mode DM_SESSION_TRAIN or DM_SESSION_DIFFERENTIATE");
     if (s->forward_batch == 0) return dmi_fail(DM_ERROR_STATE, "session: backward needs a forward before it");
     DM_TRY(check_output(s, grad_out, "grad_out", s->forward_batch));
+    if (!grad_x && s->options.mode == DM_SESSION_DIFFERENTIATE)
+        return dmi_fail(
+            DM_ERROR_INVALID_ARGUMENT,
+            "grad_x: expected a tensor like x in a session of mode DM_SESSION_DIFFERENTIATE, got NULL");
     if (grad_x) DM_TRY(check_input(s, grad_x, "grad_x", s->forward_batch));
     dmi_border_in(grad_out, s->dtype, s->output_shape, s->calls[s->net->output_node].dout);
     dmi_exec_backward(s, s->forward_batch, grad_x != NULL);

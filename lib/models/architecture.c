@@ -120,6 +120,7 @@ dm_status dmi_net_from_architecture(dm_context *context, const char *text, dm_ne
     if (dmi_text_is(text, "unet2d")) return dmi_unet2d_from_text(context, text, out);
     if (dmi_text_is(text, "adm")) return dmi_adm_from_text(context, text, out);
     if (dmi_text_is(text, "adm_classifier")) return dmi_adm_classifier_from_text(context, text, out);
+    if (dmi_text_is(text, "classifier")) return dmi_classifier_from_text(context, text, out);
     if (dmi_text_is(text, "edm")) return dmi_edm_from_text(context, text, out);
     if (dmi_text_is(text, "mlp")) return dmi_mlp_from_text(context, text, out);
     return dmi_fail(DM_ERROR_UNSUPPORTED, "architecture: this library does not know \"%.40s\"", text);

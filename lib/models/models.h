@@ -9,6 +9,7 @@ dm_status dmi_unet_from_text(dm_context *context, const char *text, dm_net **out
 dm_status dmi_unet2d_from_text(dm_context *context, const char *text, dm_net **out);
 dm_status dmi_adm_from_text(dm_context *context, const char *text, dm_net **out);
 dm_status dmi_adm_classifier_from_text(dm_context *context, const char *text, dm_net **out);
+dm_status dmi_classifier_from_text(dm_context *context, const char *text, dm_net **out);
 dm_status dmi_edm_from_text(dm_context *context, const char *text, dm_net **out);
 dm_status dmi_mlp_from_text(dm_context *context, const char *text, dm_net **out);
 

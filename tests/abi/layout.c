@@ -36,6 +36,18 @@ _Static_assert(offsetof(dm_adm_classifier_options, image_size) == 12, "image_siz
 _Static_assert(offsetof(dm_adm_classifier_options, network) == 16, "network");
 _Static_assert(offsetof(dm_adm_classifier_options, seed) == 24, "seed");
 
+_Static_assert(sizeof(dm_classifier_options) >= 56, "dm_classifier_options");
+_Static_assert(offsetof(dm_classifier_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_classifier_options, in_channels) == 4, "in_channels");
+_Static_assert(offsetof(dm_classifier_options, num_classes) == 8, "num_classes");
+_Static_assert(offsetof(dm_classifier_options, num_levels) == 12, "num_levels");
+_Static_assert(offsetof(dm_classifier_options, channels) == 16, "channels");
+_Static_assert(offsetof(dm_classifier_options, num_blocks) == 24, "num_blocks");
+_Static_assert(offsetof(dm_classifier_options, norm_groups) == 28, "norm_groups");
+_Static_assert(offsetof(dm_classifier_options, time) == 32, "time");
+_Static_assert(offsetof(dm_classifier_options, dropout) == 40, "dropout");
+_Static_assert(offsetof(dm_classifier_options, seed) == 48, "seed");
+
 _Static_assert(sizeof(dm_context_options) >= 64, "dm_context_options");
 _Static_assert(offsetof(dm_context_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_context_options, num_threads) == 4, "num_threads");
@@ -538,6 +550,7 @@ _Static_assert(DM_ACTIVATION_LEAKY_RELU == 11, "value");
 _Static_assert(DM_ACTIVATION_ELU == 12, "value");
 _Static_assert(DM_SESSION_INFER == 1, "value");
 _Static_assert(DM_SESSION_TRAIN == 2, "value");
+_Static_assert(DM_SESSION_DIFFERENTIATE == 3, "value");
 _Static_assert(DM_CONV_AUTO == 0, "value");
 _Static_assert(DM_CONV_DIRECT == 1, "value");
 _Static_assert(DM_CONV_WINOGRAD == 2, "value");
@@ -705,6 +718,8 @@ const char *dm_adm_pool_name(dm_adm_pool value);
 dm_adm_pool dm_adm_pool_from_name(const char *name);
 void dm_adm_classifier_options_init(dm_adm_classifier_options *options, uint32_t struct_size);
 dm_status dm_adm_classifier_create(dm_context *context, const dm_adm_classifier_options *options, dm_net **out);
+void dm_classifier_options_init(dm_classifier_options *options, uint32_t struct_size);
+dm_status dm_classifier_create(dm_context *context, const dm_classifier_options *options, dm_net **out);
 void dm_context_options_init(dm_context_options *options, uint32_t struct_size);
 dm_status dm_context_create(const dm_context_options *options, dm_context **out);
 void dm_context_destroy(dm_context *context);

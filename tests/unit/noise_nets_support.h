@@ -5,7 +5,7 @@
 
 #include "diffusion.h"
 
-enum { NUM_TINY_ADM = 4, NUM_TINY_CLASSIFIER = 4, NUM_TINY_EDM = 6, NUM_TINY_NETS = 14, TINY_SIDE = 4 };
+enum { NUM_TINY_ADM = 4, NUM_TINY_CLASSIFIER = 4, NUM_TINY_EDM = 6, NUM_TINY_NETS = 16, TINY_SIDE = 4 };
 
 static inline dm_adm_options tiny_adm(int index) {
     static const int32_t channels[] = {32, 64}, rates[] = {1, 2};
@@ -78,7 +78,23 @@ static inline dm_edm_net_options tiny_edm(int index, dm_preconditioning_options 
     return o;
 }
 
-/* The first ones are U-Nets, then classifiers, then EDM's. */
+static inline dm_classifier_options tiny_classifier(int index) {
+    static const int32_t channels[] = {4, 8};
+    dm_classifier_options o;
+    dm_classifier_options_init(&o, sizeof o);
+    o.in_channels = 1 + index;
+    o.num_classes = 3 + index;
+    o.num_levels = 2;
+    o.channels = channels;
+    o.num_blocks = 1 + index;
+    o.norm_groups = 2;
+    o.time = index ? DM_TIME_SINUSOIDAL : DM_TIME_NONE;
+    o.dropout = index ? 0.25 : 0;
+    o.seed = 8;
+    return o;
+}
+
+/* The first ones are ADM, then its classifiers, then EDM's, then small classifiers. */
 static inline dm_status create_tiny_net(dm_context *context, int index, dm_net **out) {
     dm_adm_options network;
     dm_preconditioning_options preconditioning;
@@ -91,8 +107,13 @@ static inline dm_status create_tiny_net(dm_context *context, int index, dm_net *
         const dm_adm_classifier_options o = tiny_adm_classifier(index, &network);
         return dm_adm_classifier_create(context, &o, out);
     }
-    const dm_edm_net_options o = tiny_edm(index - NUM_TINY_CLASSIFIER, &preconditioning);
-    return dm_edm_net_create(context, &o, out);
+    index -= NUM_TINY_CLASSIFIER;
+    if (index < NUM_TINY_EDM) {
+        const dm_edm_net_options o = tiny_edm(index, &preconditioning);
+        return dm_edm_net_create(context, &o, out);
+    }
+    const dm_classifier_options o = tiny_classifier(index - NUM_TINY_EDM);
+    return dm_classifier_create(context, &o, out);
 }
 
 #endif

@@ -119,13 +119,15 @@ static void backward(const dmi_call *call) {
     const dmi_conv conv = geometry(call);
     const int64_t pixels = dmi_pixels(call->out_shape);
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
-    k->epilogue_backward(call->context, call->batch, pixels, conv.out_c, relu ? call->out : NULL, call->dout,
-                         call->dparam[1], call->din[1], call->accumulate[1], call->scratch);
+    if (relu || call->dparam[1] || call->din[1])
+        k->epilogue_backward(call->context, call->batch, pixels, conv.out_c, relu ? call->out : NULL,
+                             call->dout, call->dparam[1], call->din[1], call->accumulate[1], call->scratch);
     if (call->din[2] && call->din[2] != call->dout)
         k->copy(call->context, call->batch * pixels * conv.out_c, call->dout, call->din[2],
                 call->accumulate[2]);
-    k->conv_backward_weight(call->context, &conv, call->in[0], conv.in_c, call->dout, conv.out_c,
-                            call->dparam[0], call->scratch);
+    if (call->dparam[0])
+        k->conv_backward_weight(call->context, &conv, call->in[0], conv.in_c, call->dout, conv.out_c,
+                                call->dparam[0], call->scratch);
     if (call->din[0]) {
         void *scratch;
         const void *packed = pack_in_scratch(call, &conv, DMI_CONV_BACKWARD_DATA, &scratch);

@@ -28,7 +28,7 @@ static void backward(const dmi_call *call) {
     const real *dout = call->dout;
     real *dtable = call->dparam[0];
     const int64_t dim = call->out_shape.c;
-    for (int64_t b = 0; b < call->batch; b++) {
+    for (int64_t b = 0; dtable && b < call->batch; b++) {
         real *drow = dtable + row_of(call, b) * dim;
         for (int64_t i = 0; i < dim; i++) drow[i] += dout[b * dim + i];
     }

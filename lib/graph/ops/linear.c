@@ -56,7 +56,8 @@ static void backward(const dmi_call *call) {
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
     k->epilogue_backward(call->context, batch, 1, out, relu ? call->out : NULL, call->dout, call->dparam[1],
                          NULL, 0, call->scratch);
-    DMI_R(dmi_gemm)(1, 0, out, in, batch, 1, call->dout, out, call->in[0], in, 1, call->dparam[0], in);
+    if (call->dparam[0])
+        DMI_R(dmi_gemm)(1, 0, out, in, batch, 1, call->dout, out, call->in[0], in, 1, call->dparam[0], in);
     if (call->din[0]) DMI_R(dmi_gemm)
     (0, 0, batch, in, out, 1, call->dout, out, call->param[0], in, call->accumulate[0] ? 1 : 0, call->din[0],
      in);

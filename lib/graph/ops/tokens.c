@@ -60,7 +60,8 @@ static void backward_token(void *arg, int64_t token, int32_t worker) {
 }
 
 static void backward(const dmi_call *call) {
-    dmi_parallel(call->context, call->out_shape.w, backward_token, (void *)(uintptr_t)call);
+    if (call->dparam[0])
+        dmi_parallel(call->context, call->out_shape.w, backward_token, (void *)(uintptr_t)call);
     if (call->din[0]) dmi_parallel(call->context, call->batch, backward_image, (void *)(uintptr_t)call);
 }
 
