@@ -8,6 +8,7 @@
 #ifndef DIFFUSION_LOSS_H
 #define DIFFUSION_LOSS_H
 
+#include "diffusion/rng.h"
 #include "diffusion/scheduler.h"
 
 DM_BEGIN_DECLS
@@ -207,6 +208,44 @@ DM_API dm_status dm_scheduler_loss(const dm_scheduler *scheduler, const dm_loss_
                                    const dm_tensor *output, const dm_tensor *x0, const dm_tensor *noise,
                                    const dm_tensor *t, const dm_tensor *weights, double *loss,
                                    dm_tensor *sample_losses, dm_tensor *terms, dm_tensor *grad);
+/** Creates a sampler of training timesteps by how much each has cost lately (Nichol and Dhariwal 2021,
+ * section 3.4): p(t) = (1 - uniform) r_t / sum r + uniform / T with r_t the root of the mean square of the
+ * last losses at t, and 1/T until every timestep has a full history. Weights 1 / (T p(t)) keep the mean of
+ * losses unbiased.
+ *  @param context allocator, NULL: default
+ *  @param num_timesteps T, 1..1000000
+ *  @param history losses kept of each timestep, 1..1000; the paper has 10
+ *  @param uniform share of the uniform distribution, > 0, at most 1; guided-diffusion has 0.001
+ *  @param out [out] the sampler, owned by the caller, *out = NULL on failure; free with
+ *         dm_timestep_sampler_destroy()
+ *  Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. Threads: any. Cost: 8 T (history + 2) bytes. Since: 0.1 */
+DM_API dm_status dm_timestep_sampler_create(dm_context *context, int32_t num_timesteps, int32_t history,
+                                            double uniform, dm_timestep_sampler **out);
+/** Destroys a sampler. @param sampler may be NULL. Ownership: takes it. Errors: none. Threads: exclusive.
+ *  Cost: O(1). Since: 0.1 */
+DM_API void dm_timestep_sampler_destroy(dm_timestep_sampler *sampler);
+/** The current p(t).
+ *  @param sampler not NULL
+ *  @param out [out] f64 [T], any layout
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE. Threads: any while nobody updates. Cost: O(T). Since: 0.1 */
+DM_API dm_status dm_timestep_sampler_probabilities(const dm_timestep_sampler *sampler, dm_tensor *out);
+/** Draws timesteps and their weights.
+ *  @param sampler not NULL
+ *  @param rng two words a timestep
+ *  @param t [out] i32 or i64 [B], contiguous
+ *  @param weights [out] f64 [B], contiguous: 1 / (T p(t))
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE. Threads: sampler any while nobody updates, rng exclusive. Cost:
+ *  O(B log T). Since: 0.1 */
+DM_API dm_status dm_timestep_sampler_draw(const dm_timestep_sampler *sampler, dm_rng *rng, dm_tensor *t,
+                                          dm_tensor *weights);
+/** Takes note of losses, in their order.
+ *  @param sampler not NULL
+ *  @param t i32 or i64 [B] of 0..T-1, or [1] for all, any layout
+ *  @param losses f64 [B], contiguous, finite: unweighted, as sample_losses of dm_scheduler_loss()
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE; nothing has changed then. Threads: exclusive. Cost: O(B history +
+ * T). Since: 0.1 */
+DM_API dm_status dm_timestep_sampler_update(dm_timestep_sampler *sampler, const dm_tensor *t,
+                                            const dm_tensor *losses);
 
 DM_END_DECLS
 

@@ -7,6 +7,9 @@
 #ifndef DIFFUSION_TRAINER_H
 #define DIFFUSION_TRAINER_H
 
+#include "diffusion/edm.h"
+#include "diffusion/flow.h"
+#include "diffusion/loss.h"
 #include "diffusion/net.h"
 #include "diffusion/scheduler.h"
 
@@ -17,6 +20,14 @@ typedef int32_t dm_optimizer_type;
 #define DM_OPTIMIZER_ADAM  1 /**< Kingma and Ba 2015, algorithm 1; weight decay joins the gradient (L2) */
 #define DM_OPTIMIZER_ADAMW 2 /**< Loshchilov and Hutter 2019, algorithm 2: decoupled weight decay */
 #define DM_OPTIMIZER_SGD   3 /**< gradient descent with momentum, PyTorch's form */
+
+/** How the EMA's decay grows with n = max(0, steps done - ema_update_after - 1), the steps done counting the
+ * one that has just ended; 0 while n is 0, then at least ema_min_decay and at most ema_decay. The diffusers
+ * package's EMAModel has the last two. */
+typedef int32_t dm_ema_warmup;
+#define DM_EMA_WARMUP_NONE  1 /**< it does not: ema_decay always */
+#define DM_EMA_WARMUP_RATIO 2 /**< (1 + n) / (10 + n) */
+#define DM_EMA_WARMUP_POWER 3 /**< 1 - (1 + n / ema_inv_gamma)^-ema_power */
 
 /** Options of dm_optimizer_create(). Fill with dm_optimizer_options_init(). The numbers mean what they mean
  * in PyTorch. */
@@ -35,6 +46,12 @@ typedef struct dm_optimizer_options {
     double clip_grad_norm; /**< >= 0: gradients are scaled by min(1, clip_grad_norm / (norm + 1e-6)); default
                               0: not */
     double ema_decay;      /**< [0, 1): each step ema += (1 - ema_decay) (weights - ema); default 0: no EMA */
+    dm_ema_warmup ema_warmup; /**< default 0: DM_EMA_WARMUP_NONE */
+    int32_t reserved;         /**< zero */
+    double ema_inv_gamma;     /**< of POWER, > 0; default 0: 1 */
+    double ema_power;         /**< of POWER, > 0; default 0: 2/3 */
+    double ema_min_decay;     /**< of RATIO and POWER, 0..ema_decay; default 0 */
+    int64_t ema_update_after; /**< of RATIO and POWER, >= 0; default 0 */
 } dm_optimizer_options;
 
 /** Fills `options` with the defaults.
@@ -79,6 +96,19 @@ DM_API dm_status dm_optimizer_step(dm_optimizer *optimizer, dm_session *session,
  *  @param learning_rate finite, >= 0
  *  Errors: INVALID_ARGUMENT. Threads: exclusive. Cost: O(1). Since: 0.1 */
 DM_API dm_status dm_optimizer_set_learning_rate(dm_optimizer *optimizer, double learning_rate);
+
+/** Decay of the EMA in a step.
+ *  @param options NULL for the defaults
+ *  @param step steps done with it, >= 1
+ *  @param decay [out] ema += (1 - decay) (weights - ema)
+ *  Errors: INVALID_ARGUMENT, VERSION. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_status dm_ema_decay_value(const dm_optimizer_options *options, int64_t step, double *decay);
+/** Name of a warm-up: "none", "ratio", "power". @return static string, NULL for a value that is none. Errors:
+ *  none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_ema_warmup_name(dm_ema_warmup value);
+/** Warm-up of a name. @return DM_EMA_WARMUP_*, 0 when there is none of that name or it is NULL. Errors: none.
+ *  Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_ema_warmup dm_ema_warmup_from_name(const char *name);
 
 /** Number of steps done. @param optimizer NULL: 0. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int64_t dm_optimizer_num_steps(const dm_optimizer *optimizer);
@@ -184,6 +214,18 @@ typedef struct dm_train_progress {
  *  @return 0 to go on; anything else stops the run (CANCELLED), everything valid up to this step */
 typedef int32_t (*dm_train_progress_fn)(const dm_train_progress *progress, void *user);
 
+/** What a network learns. */
+typedef int32_t dm_objective;
+#define DM_OBJECTIVE_DENOISE  1 /**< what the scheduler's process and prediction type say */
+#define DM_OBJECTIVE_CLASSIFY 2 /**< the labels: cross-entropy of its output [B,K] or [B,K,1,1] */
+
+/** Name of an objective: "denoise", "classify". @return static string, NULL for a value that is none. Errors:
+ *  none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API const char *dm_objective_name(dm_objective value);
+/** Objective of a name. @return DM_OBJECTIVE_*, 0 when there is none of that name or it is NULL. Errors:
+ * none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API dm_objective dm_objective_from_name(const char *name);
+
 /** Options of dm_trainer_create(). Fill with dm_trainer_options_init(). */
 typedef struct dm_trainer_options {
     uint32_t struct_size; /**< sizeof(dm_trainer_options) */
@@ -211,6 +253,18 @@ typedef struct dm_trainer_options {
     const char *checkpoint_path;   /**< NULL: none; written when fit() ends or is cancelled, and every
                                       checkpoint_every steps; copied */
     int64_t checkpoint_every;      /**< steps; default 0: not in between */
+    dm_objective objective;        /**< default 0: DM_OBJECTIVE_DENOISE */
+    int32_t importance_sampling; /**< 1: timesteps by dm_timestep_sampler, of DM_PROCESS_DISCRETE; default 0:
+                                    uniform */
+    const dm_loss_options *loss; /**< of DM_PROCESS_DISCRETE; read by create; NULL: mean squared error */
+    const dm_edm_options *edm;   /**< noise levels and weights of DM_PROCESS_EDM and VE; read by create; its
+                                    preconditioning is the process's; NULL: defaults */
+    const dm_flow_options *flow; /**< noise levels and weights of DM_PROCESS_FLOW; read by create; NULL:
+                                    defaults */
+    double importance_uniform;   /**< share of the uniform distribution, (0, 1]; default 0: 0.001 */
+    double label_smoothing;      /**< of CLASSIFY, 0..1; default 0 */
+    int32_t importance_history;  /**< losses kept of a timestep, 1..1000; default 0: 10 */
+    int32_t reserved2;           /**< zero */
 } dm_trainer_options;
 
 /** Fills `options` with the defaults.
@@ -239,14 +293,22 @@ DM_API dm_lr_schedule dm_lr_schedule_from_name(const char *name);
 
 /** Creates a trainer: a TRAIN session of (batch, height, width), an optimizer, and every buffer that a step
  * needs.
- *  @param net network whose output is like its input; borrowed, outlives the trainer. A network on vectors of
- * D numbers trains on images with C H W = D.
- *  @param scheduler noise schedule and prediction type; copied
+ *
+ *  What is learned follows from the scheduler's process: DISCRETE, the prediction type's target with
+ * dm_scheduler_loss(); EDM, dm_edm_loss() through the preconditioning; VE, the same with the denoiser itself
+ * (X0; EPSILON: D = x - sigma output); FLOW, dm_flow_loss() (EPSILON and X0: the squared error of these).
+ * With DM_OBJECTIVE_CLASSIFY the labels are learned, of noisy images x_t (DISCRETE), or of clean ones without
+ * a scheduler.
+ *  @param net network whose output is like its input, with twice the channels for learned variances, or a
+ * classifier; borrowed, outlives the trainer. A network on vectors of D numbers trains on images with C H W =
+ * D.
+ *  @param scheduler process, noise schedule, prediction and variance type; copied; NULL with CLASSIFY: clean
+ * images
  *  @param options NULL for the defaults
  *  @param out [out] the trainer, owned by the caller; free with dm_trainer_destroy()
  *  Errors: INVALID_ARGUMENT, SHAPE (image sizes that the network or the validation data cannot have),
- * UNSUPPORTED (other number of output channels), VERSION, OUT_OF_MEMORY. Threads: net exclusive. Cost:
- * allocates all memory of training. Since: 0.1 */
+ * UNSUPPORTED (other number of output channels, prediction type that the process has no loss of), VERSION,
+ * OUT_OF_MEMORY. Threads: net exclusive. Cost: allocates all memory of training. Since: 0.1 */
 DM_API dm_status dm_trainer_create(dm_net *net, const dm_scheduler *scheduler,
                                    const dm_trainer_options *options, dm_trainer **out);
 
@@ -273,14 +335,14 @@ DM_API dm_status dm_trainer_fit(dm_trainer *trainer, dm_dataset *data, int64_t s
 /** One optimizer step, or with accumulation one micro-batch of it.
  *
  *  loss = mean((net(x_t, t, label) - target)^2) with x_t = dm_scheduler_add_noise() and target =
- * dm_scheduler_target(); of an accumulated step the mean over all micro-batches is differentiated. What is
- * drawn (t uniform in 0..T-1, noise, dropped labels) depends on (seed, step, number of the image within the
- * step) alone.
+ * dm_scheduler_target(), or what dm_trainer_create() says of the options and the process; of an accumulated
+ * step the mean over all micro-batches is differentiated. What is drawn (t uniform in 0..T-1, noise, dropped
+ * labels) depends on (seed, step, number of the image within the step) alone.
  *  @param trainer trains on
  *  @param x0 [B,C,H,W] f32 (networks on vectors: also [B,D]), B = options.batch, any layout
  *  @param labels [B] i32, -1 (null class) or 0..classes-1; NULL: null class. Ignored by networks without
- * classes
- *  @param t [B] i32 or i64, 0..T-1; NULL: drawn
+ * classes. With CLASSIFY 0..K-1, not NULL
+ *  @param t [B] i32 or i64, 0..T-1; noise levels [B] f32 or f64 with DM_PROCESS_EDM, VE and FLOW; NULL: drawn
  *  @param noise like x0; NULL: drawn
  *  @param loss [out] of this micro-batch; may be NULL
  *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE, STATE (LINEAR or COSINE schedule without an end; called from

@@ -46,10 +46,11 @@ typedef int32_t dm_dtype;
 #define DM_DTYPE_BF16                                                                                        \
     7 /**< bfloat16, the upper half of a binary32, as bits in a uint16_t: to keep weights in */
 
-typedef struct dm_context dm_context;     /**< allocator, threads and log sink: context.h */
-typedef struct dm_tensor dm_tensor;       /**< n-dimensional array: tensor.h */
-typedef struct dm_rng dm_rng;             /**< counter-based random numbers: rng.h */
-typedef struct dm_scheduler dm_scheduler; /**< noise schedule and reverse step: scheduler.h */
+typedef struct dm_context dm_context;                   /**< allocator, threads and log sink: context.h */
+typedef struct dm_tensor dm_tensor;                     /**< n-dimensional array: tensor.h */
+typedef struct dm_rng dm_rng;                           /**< counter-based random numbers: rng.h */
+typedef struct dm_scheduler dm_scheduler;               /**< noise schedule and reverse step: scheduler.h */
+typedef struct dm_timestep_sampler dm_timestep_sampler; /**< importance of training timesteps: loss.h */
 typedef struct dm_stepper dm_stepper;     /**< a run of reverse steps with its history: scheduler.h */
 typedef struct dm_net dm_net;             /**< network and its weights: net.h */
 typedef dm_net dm_unet;                   /**< a network that dm_unet_create() built: unet.h */

@@ -175,14 +175,6 @@ done:
 
 /* ---- classification ---- */
 
-typedef struct entropy {
-    dmi_elements logits, weights, grad;
-    const dm_tensor *labels;
-    double smoothing;
-    int64_t batch, classes;
-    double *losses;
-} entropy;
-
 static int64_t label_at(const dm_tensor *labels, int64_t b) {
     return labels->dtype == DM_DTYPE_I32 ? ((const int32_t *)labels->data)[b]
                                          : ((const int64_t *)labels->data)[b];
@@ -190,10 +182,10 @@ static int64_t label_at(const dm_tensor *labels, int64_t b) {
 
 /* With m the largest logit: log sum_k exp(l_k) = m + log sum_k exp(l_k - m), which cannot overflow. */
 static void entropy_sample(void *arg, int64_t b, int32_t worker) {
-    const entropy *e = arg;
+    const dmi_entropy_batch *e = arg;
     const int64_t first = b * e->classes, label = first + label_at(e->labels, b);
     const double share = e->smoothing / (double)e->classes;
-    const double scale = dmi_weight_at(e->weights, b) / (double)e->batch;
+    const double scale = e->grad_scale * dmi_weight_at(e->weights, b) / (double)e->batch;
     double largest = -INFINITY, sum = 0.0, mean = 0.0;
     (void)worker;
     for (int64_t k = first; k < first + e->classes; k++) largest = fmax(largest, dmi_get(e->logits, k));
@@ -207,6 +199,10 @@ static void entropy_sample(void *arg, int64_t b, int32_t worker) {
         const double q = share + (k == label ? 1.0 - e->smoothing : 0.0);
         dmi_put(e->grad, k, scale * (exp(dmi_get(e->logits, k) - log_sum) - q));
     }
+}
+
+void dmi_entropy_run(const dmi_entropy_batch *batch, dm_context *context) {
+    dmi_parallel(context, batch->batch, entropy_sample, (void *)batch);
 }
 
 static dm_status check_labels(const dm_tensor *labels, int64_t batch, int64_t classes) {
@@ -243,15 +239,16 @@ dm_status dm_loss_cross_entropy(dm_context *context, const dm_tensor *logits, co
     context = dmi_context(context);
     double *losses = dmi_alloc_array(context, (size_t)batch, sizeof *losses);
     if (losses == NULL) return DM_ERROR_OUT_OF_MEMORY;
-    entropy e = {.logits = dmi_elements_of(logits),
-                 .weights = dmi_elements_of(weights),
-                 .grad = dmi_elements_of(grad),
-                 .labels = labels,
-                 .smoothing = label_smoothing,
-                 .batch = batch,
-                 .classes = classes,
-                 .losses = losses};
-    dmi_parallel(context, batch, entropy_sample, &e);
+    dmi_entropy_batch e = {.logits = dmi_elements_of(logits),
+                           .weights = dmi_elements_of(weights),
+                           .grad = dmi_elements_of(grad),
+                           .labels = labels,
+                           .smoothing = label_smoothing,
+                           .grad_scale = 1.0,
+                           .batch = batch,
+                           .classes = classes,
+                           .losses = losses};
+    dmi_entropy_run(&e, context);
     const double value = dmi_mean_loss(losses, e.weights, batch, sample_losses);
     if (loss) *loss = value;
     dmi_free(context, losses);

@@ -18,6 +18,16 @@ dm_status dmi_loss_options_read(const dm_loss_options *options, dm_loss_options 
 dm_status dmi_loss_options_check_variance(const dm_loss_options *options, const dm_scheduler *scheduler);
 double dmi_loss_weight_at(const dm_scheduler *scheduler, const dm_loss_options *options, int32_t t);
 
+/* What dm_loss_cross_entropy() does after its checks. */
+typedef struct dmi_entropy_batch {
+    dmi_elements logits, weights, grad;
+    const dm_tensor *labels;      /* i32 or i64 [batch], contiguous */
+    double smoothing, grad_scale; /* grad_scale: factor of grad besides 1 / batch */
+    int64_t batch, classes;
+    double *losses; /* [batch] */
+} dmi_entropy_batch;
+void dmi_entropy_run(const dmi_entropy_batch *batch, dm_context *context);
+
 /* p(x_{t-1} | x_t) at one timestep. */
 typedef struct dmi_reverse {
     int32_t t;

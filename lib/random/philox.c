@@ -85,6 +85,13 @@ uint32_t dmi_philox_word(uint64_t seed, uint64_t stream, uint64_t index) {
     return words[index % 4];
 }
 
+double dmi_random_unit(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint32_t words[2];
+    dmi_philox_words(seed, stream, index, 2, words);
+    const uint64_t bits = ((uint64_t)words[1] << 32 | words[0]) >> 11;
+    return (double)bits * 0x1p-53;
+}
+
 int64_t dmi_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t range) {
     uint32_t words[2];
     dmi_philox_words(seed, stream, index, 2, words);

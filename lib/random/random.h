@@ -48,6 +48,8 @@ void dmi_uniform_fill(uint64_t seed, uint64_t stream, uint64_t index, double low
                       double *out);
 /* One 32-bit word of the stream. */
 uint32_t dmi_philox_word(uint64_t seed, uint64_t stream, uint64_t index);
+/* A number of [0, 1) with 53 bits, from two words at `index`. */
+double dmi_random_unit(uint64_t seed, uint64_t stream, uint64_t index);
 /* Integer in [0, range), 0 < range <= 2^32, from two words at `index`. */
 int64_t dmi_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t range);
 

@@ -1,8 +1,8 @@
 /* A checkpoint is a network file with more in it:
  *
  *   tensors    <name>  ema.<name>  optimizer.m.<name>  optimizer.v.<name>  optimizer.v_max.<name>
- * scheduler.betas metadata   what a network file has | options, compared on resume | numbers, restored on
- * resume
+ * scheduler.betas  trainer.timestep_losses  trainer.timestep_counts metadata   what a network file has |
+ * options, compared on resume | numbers, restored on resume
  *
  * Random numbers need no state: they are functions of (seed, step). */
 #include <inttypes.h>
@@ -13,7 +13,7 @@
 #include "diffusion/process.h"
 #include "train/train.h"
 
-enum { MAX_PAIRS = 64 };
+enum { MAX_PAIRS = 96 };
 
 /* ---- options as text ---- */
 
@@ -42,6 +42,13 @@ static dm_status add_optimizer_options(dmi_file_builder *file, const dm_optimize
     DM_TRY(add_double(file, "optimizer.weight_decay", o->weight_decay));
     DM_TRY(add_double(file, "optimizer.clip_grad_norm", o->clip_grad_norm));
     DM_TRY(add_double(file, "optimizer.ema_decay", o->ema_decay));
+    if (o->ema_warmup != DM_EMA_WARMUP_NONE) {
+        DM_TRY(dmi_file_pair(file, "objective.ema_warmup", "%s", dm_ema_warmup_name(o->ema_warmup)));
+        DM_TRY(add_double(file, "objective.ema_inv_gamma", o->ema_inv_gamma));
+        DM_TRY(add_double(file, "objective.ema_power", o->ema_power));
+        DM_TRY(add_double(file, "objective.ema_min_decay", o->ema_min_decay));
+        DM_TRY(add_integer(file, "objective.ema_update_after", o->ema_update_after));
+    }
     if (o->type == DM_OPTIMIZER_SGD) {
         DM_TRY(add_double(file, "optimizer.momentum", o->momentum));
         DM_TRY(add_double(file, "optimizer.dampening", o->dampening));
@@ -56,11 +63,76 @@ done:
     return status;
 }
 
+static dm_status add_loss_options(dmi_file_builder *file, const dm_loss_options *o) {
+    dm_status status = DM_OK;
+    DM_TRY(dmi_file_pair(file, "objective.loss", "%s", dm_loss_type_name(o->type)));
+    DM_TRY(add_double(file, "objective.delta", o->delta));
+    DM_TRY(dmi_file_pair(file, "objective.weighting", "%s", dm_loss_weighting_name(o->weighting)));
+    DM_TRY(add_double(file, "objective.gamma", o->gamma));
+    DM_TRY(add_double(file, "objective.p2_k", o->p2_k));
+    DM_TRY(dmi_file_pair(file, "objective.bound", "%s", dm_loss_bound_name(o->bound)));
+    DM_TRY(add_double(file, "objective.bound_weight", o->bound_weight));
+done:
+    return status;
+}
+
+static dm_status add_edm_options(dmi_file_builder *file, const dm_edm_options *o) {
+    dm_status status = DM_OK;
+    DM_TRY(
+        dmi_file_pair(file, "objective.preconditioning", "%s", dm_preconditioning_name(o->preconditioning)));
+    DM_TRY(dmi_file_pair(file, "objective.noise", "%s", dm_preconditioning_name(o->noise)));
+    DM_TRY(add_double(file, "objective.sigma_data", o->sigma_data));
+    DM_TRY(add_double(file, "objective.log_mean", o->log_mean));
+    DM_TRY(add_double(file, "objective.log_std", o->log_std));
+    DM_TRY(add_double(file, "objective.sigma_min", o->sigma_min));
+    DM_TRY(add_double(file, "objective.sigma_max", o->sigma_max));
+    DM_TRY(add_double(file, "objective.beta_d", o->beta_d));
+    DM_TRY(add_double(file, "objective.beta_min", o->beta_min));
+    DM_TRY(add_double(file, "objective.min_t", o->min_t));
+done:
+    return status;
+}
+
+static dm_status add_flow_options(dmi_file_builder *file, const dm_flow_options *o) {
+    dm_status status = DM_OK;
+    DM_TRY(dmi_file_pair(file, "objective.density", "%s", dm_flow_density_name(o->density)));
+    DM_TRY(dmi_file_pair(file, "objective.weighting", "%s", dm_flow_weighting_name(o->weighting)));
+    DM_TRY(add_double(file, "objective.logit_mean", o->logit_mean));
+    DM_TRY(add_double(file, "objective.logit_std", o->logit_std));
+    DM_TRY(add_double(file, "objective.mode_scale", o->mode_scale));
+    DM_TRY(add_double(file, "objective.shift", o->shift));
+done:
+    return status;
+}
+
+/* Nothing for the mean squared error of a prediction, which files of earlier versions do not spell out. */
+static dm_status add_objective(dmi_file_builder *file, const dm_trainer *trainer) {
+    static const char *const kinds[] = {"mse", "loss", "edm", "flow", "classify"};
+    const dmi_objective *o = &trainer->objective;
+    dm_status status = DM_OK;
+    if (o->kind == DMI_OBJECTIVE_MSE) return DM_OK;
+    DM_TRY(dmi_file_pair(file, "objective.kind", "%s", kinds[o->kind]));
+    if (o->kind == DMI_OBJECTIVE_LOSS) {
+        const dm_variance_type variance = trainer->scheduler->options.variance_type;
+        DM_TRY(dmi_file_pair(file, "objective.variance_type", "%s", dm_variance_type_name(variance)));
+        DM_TRY(add_loss_options(file, &o->loss));
+    }
+    if (o->kind == DMI_OBJECTIVE_EDM) DM_TRY(add_edm_options(file, &o->edm));
+    if (o->kind == DMI_OBJECTIVE_FLOW) DM_TRY(add_flow_options(file, &o->flow));
+    if (o->kind == DMI_OBJECTIVE_CLASSIFY)
+        DM_TRY(add_double(file, "objective.label_smoothing", trainer->options.label_smoothing));
+    if (o->timesteps != NULL) {
+        DM_TRY(add_integer(file, "objective.importance_history", o->timesteps->history));
+        DM_TRY(add_double(file, "objective.importance_uniform", o->timesteps->uniform));
+    }
+done:
+    return status;
+}
+
 /* Everything that the numbers of the next step depend on, besides the state. */
 static dm_status add_options(dmi_file_builder *file, const dm_trainer *trainer) {
     dm_status status = DM_OK;
     const dm_trainer_options *o = &trainer->options;
-    const dm_prediction_type prediction = dm_scheduler_prediction_type(trainer->scheduler);
     DM_TRY(add_integer(file, "options.batch", o->batch));
     DM_TRY(add_integer(file, "options.accumulation", o->accumulation));
     DM_TRY(add_integer(file, "options.height", o->height));
@@ -74,7 +146,11 @@ static dm_status add_options(dmi_file_builder *file, const dm_trainer *trainer) 
     if (o->lr_schedule == DM_LR_STEP) DM_TRY(add_double(file, "options.lr_gamma", o->lr_gamma));
     if (o->lr_schedule == DM_LR_COSINE) DM_TRY(add_double(file, "options.lr_min", o->lr_min));
     DM_TRY(add_optimizer_options(file, &trainer->optimizer->options));
-    DM_TRY(dmi_file_pair(file, "scheduler.prediction_type", "%s", dm_prediction_type_name(prediction)));
+    if (trainer->scheduler != NULL) {
+        const dm_prediction_type prediction = dm_scheduler_prediction_type(trainer->scheduler);
+        DM_TRY(dmi_file_pair(file, "scheduler.prediction_type", "%s", dm_prediction_type_name(prediction)));
+    }
+    DM_TRY(add_objective(file, trainer));
 done:
     return status;
 }
@@ -180,18 +256,32 @@ done:
 
 /* ---- save ---- */
 
+static void view_history(const dm_trainer *trainer, dm_tensor *losses, dm_tensor *counts) {
+    const dm_timestep_sampler *timesteps = trainer->objective.timesteps;
+    const int64_t shape[2] = {timesteps->num_timesteps, timesteps->history};
+    dmi_tensor_view(losses, timesteps->losses, DM_DTYPE_F64, 2, shape);
+    dmi_tensor_view(counts, timesteps->counts, DM_DTYPE_I32, 1, shape);
+}
+
 static dm_status add_tensors(dmi_file_builder *file, const dm_trainer *trainer) {
     dm_status status = DM_OK;
     const dm_net *net = trainer->net;
     const int64_t T = dm_scheduler_num_train_timesteps(trainer->scheduler);
-    dm_tensor betas;
+    dm_tensor betas, losses, counts;
     DM_TRY(dmi_file_add_params(file, net, "", net->weights));
     for (int state = 0; state < DMI_STATE_COUNT; state++) {
         float *flat = trainer->optimizer->state[state];
         if (flat != NULL) DM_TRY(dmi_file_add_params(file, net, dmi_optimizer_state_prefix(state), flat));
     }
-    dmi_tensor_view(&betas, trainer->scheduler->betas, DM_DTYPE_F64, 1, &T);
-    DM_TRY(dmi_file_add(file, "scheduler.", "betas", &betas));
+    if (trainer->scheduler != NULL) {
+        dmi_tensor_view(&betas, trainer->scheduler->betas, DM_DTYPE_F64, 1, &T);
+        DM_TRY(dmi_file_add(file, "scheduler.", "betas", &betas));
+    }
+    if (trainer->objective.timesteps != NULL) {
+        view_history(trainer, &losses, &counts);
+        DM_TRY(dmi_file_add(file, "trainer.", "timestep_losses", &losses));
+        DM_TRY(dmi_file_add(file, "trainer.", "timestep_counts", &counts));
+    }
 done:
     return status;
 }
@@ -206,7 +296,7 @@ dm_status dm_trainer_save(const dm_trainer *trainer, const dm_dataset *data, con
                         "trainer: expected no begun optimizer step, got %d of %d micro-batches",
                         (int)trainer->micro, (int)trainer->options.accumulation);
     }
-    DM_TRY(dmi_file_begin(&file, trainer->context, trainer->net->num_params * (1 + DMI_STATE_COUNT) + 1,
+    DM_TRY(dmi_file_begin(&file, trainer->context, trainer->net->num_params * (1 + DMI_STATE_COUNT) + 3,
                           MAX_PAIRS));
     DM_TRY(dmi_file_header(&file, trainer->net, "checkpoint"));
     DM_TRY(add_options(&file, trainer));
@@ -252,6 +342,15 @@ static dm_status check_options(const dm_safetensors *file, const char *path, con
                             saved, path, own.values[i]));
         }
     }
+    for (int32_t i = 0; i < dm_safetensors_metadata_count(file); i++) {
+        const char *key = dm_safetensors_metadata_key(file, i);
+        int known = strncmp(key, "objective.", 10) != 0;
+        for (int32_t k = 0; k < own.num_pairs && !known; k++) known = strcmp(key, own.keys[k]) == 0;
+        if (!known) {
+            DM_TRY(dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected %.80s as in %s, got none", key,
+                            dm_safetensors_metadata_value(file, i), path));
+        }
+    }
 done:
     dmi_file_end(&own);
     return status;
@@ -260,6 +359,7 @@ done:
 /* Betas may differ by the rounding of another machine's cosine. */
 static dm_status check_scheduler(const dm_safetensors *file, const char *path,
                                  const dm_scheduler *scheduler) {
+    if (scheduler == NULL) return DM_OK;
     const int64_t T = scheduler->options.num_train_timesteps;
     const int32_t index = dm_safetensors_find(file, "scheduler.betas");
     if (index < 0) return dmi_fail(DM_ERROR_FORMAT, "%s: expected a tensor scheduler.betas, got none", path);
@@ -282,6 +382,51 @@ static dm_status check_scheduler(const dm_safetensors *file, const char *path,
     return DM_OK;
 }
 
+/* A tensor of the history, readied. */
+static dm_status find_history(const dm_safetensors *file, const char *path, const char *name,
+                              const dm_tensor *like, const dm_tensor **out) {
+    const int32_t index = dm_safetensors_find(file, name);
+    if (index < 0) return dmi_fail(DM_ERROR_FORMAT, "%s: expected a tensor %s, got none", path, name);
+    *out = dm_safetensors_tensor(file, index);
+    if (*out == NULL) return dmi_fail_prefix("%s", path);
+    if (dmi_tensor_check_contiguous(*out, name, like->dtype, like->rank, like->shape) != DM_OK)
+        return dmi_fail(DM_ERROR_FORMAT, "%s: %s has another shape or element type", path, name);
+    return DM_OK;
+}
+
+static dm_status check_history(const dm_safetensors *file, const char *path, const dm_trainer *trainer) {
+    dm_status status = DM_OK;
+    dm_tensor own_losses, own_counts;
+    const dm_tensor *losses = NULL, *counts = NULL;
+    if (trainer->objective.timesteps == NULL) return DM_OK;
+    view_history(trainer, &own_losses, &own_counts);
+    DM_TRY(find_history(file, path, "trainer.timestep_losses", &own_losses, &losses));
+    DM_TRY(find_history(file, path, "trainer.timestep_counts", &own_counts, &counts));
+    for (int64_t t = 0; t < own_counts.shape[0]; t++) {
+        const int32_t count = ((const int32_t *)counts->data)[t];
+        if (count >= 0 && count <= trainer->objective.timesteps->history) continue;
+        return dmi_fail(DM_ERROR_FORMAT, "%s: trainer.timestep_counts[%lld]: expected 0..%d, got %d", path,
+                        (long long)t, (int)trainer->objective.timesteps->history, (int)count);
+    }
+    for (int64_t i = 0; i < dm_tensor_numel(losses); i++) {
+        if (isfinite(((const double *)losses->data)[i])) continue;
+        return dmi_fail(DM_ERROR_FORMAT, "%s: trainer.timestep_losses: expected finite numbers", path);
+    }
+done:
+    return status;
+}
+
+static void restore_history(const dm_safetensors *file, dm_trainer *trainer) {
+    dm_tensor losses, counts;
+    if (trainer->objective.timesteps == NULL) return;
+    view_history(trainer, &losses, &counts);
+    const int32_t from[2] = {dm_safetensors_find(file, "trainer.timestep_losses"),
+                             dm_safetensors_find(file, "trainer.timestep_counts")};
+    (void)dm_tensor_copy(dm_safetensors_tensor(file, from[0]), &losses);
+    (void)dm_tensor_copy(dm_safetensors_tensor(file, from[1]), &counts);
+    dmi_timestep_refresh(trainer->objective.timesteps);
+}
+
 static dm_status check_tensors(const dm_safetensors *file, const char *path, const dm_trainer *trainer) {
     dm_status status = DM_OK;
     DM_TRY(dmi_file_check_extra(file, path, trainer->net));
@@ -290,6 +435,7 @@ static dm_status check_tensors(const dm_safetensors *file, const char *path, con
         if (trainer->optimizer->state[state] == NULL) continue;
         DM_TRY(dmi_file_check_params(file, path, trainer->net, dmi_optimizer_state_prefix(state)));
     }
+    DM_TRY(check_history(file, path, trainer));
 done:
     return status;
 }
@@ -303,6 +449,7 @@ static dm_status restore_tensors(const dm_safetensors *file, dm_trainer *trainer
         if (flat == NULL) continue;
         DM_TRY(dmi_file_read_params(file, trainer->net, dmi_optimizer_state_prefix(state), flat));
     }
+    restore_history(file, trainer);
 done:
     return status;
 }

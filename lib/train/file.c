@@ -185,7 +185,7 @@ dm_status dmi_file_check_extra(const dm_safetensors *file, const char *path, con
     for (int32_t index = 0; index < count; index++) {
         const char *name = dm_safetensors_name(file, index);
         if (param_of(file, index, net, "") >= 0 || begins_with(name, "optimizer.") ||
-            begins_with(name, "ema.") || begins_with(name, "scheduler.")) {
+            begins_with(name, "ema.") || begins_with(name, "scheduler.") || begins_with(name, "trainer.")) {
             continue;
         }
         return dmi_fail(DM_ERROR_FORMAT, "%s: expected the network's parameters only, got a tensor %s", path,

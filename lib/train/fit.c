@@ -32,8 +32,7 @@ static dm_status run_step(run *r) {
     dm_trainer *trainer = r->trainer;
     const int64_t epoch = r->data->epoch, offset = r->data->offset;
     const int32_t count = trainer->options.accumulation;
-    dm_tensor *labels =
-        trainer->net->num_classes > 0 && dmi_dataset_has_labels(r->data) ? trainer->labels : NULL;
+    dm_tensor *labels = dmi_trainer_wants_labels(trainer, r->data) ? trainer->labels : NULL;
     double sum = 0.0, loss = 0.0;
     for (int32_t i = 0; i < count; i++) {
         DM_TRY(dm_dataset_next(r->data, trainer->x0, labels));

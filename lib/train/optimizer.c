@@ -64,6 +64,61 @@ done:
     return status;
 }
 
+static const char *const warmup_names[] = {"none", "ratio", "power"};
+
+const char *dm_ema_warmup_name(dm_ema_warmup value) {
+    if (value < DM_EMA_WARMUP_NONE || value > DM_EMA_WARMUP_POWER) return NULL;
+    return warmup_names[value - DM_EMA_WARMUP_NONE];
+}
+
+dm_ema_warmup dm_ema_warmup_from_name(const char *name) {
+    for (dm_ema_warmup value = DM_EMA_WARMUP_NONE; name != NULL && value <= DM_EMA_WARMUP_POWER; value++)
+        if (strcmp(name, warmup_names[value - DM_EMA_WARMUP_NONE]) == 0) return value;
+    return 0;
+}
+
+/* Zeros become what they stand for. */
+static dm_status check_ema(dm_optimizer_options *o) {
+    dm_status status = DM_OK;
+    if (o->ema_warmup == 0) o->ema_warmup = DM_EMA_WARMUP_NONE;
+    if (o->ema_inv_gamma == 0) o->ema_inv_gamma = 1;
+    if (o->ema_power == 0) o->ema_power = 2.0 / 3.0;
+    if (dm_ema_warmup_name(o->ema_warmup) == NULL) {
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.ema_warmup: expected a DM_EMA_WARMUP_* value, got %d", (int)o->ema_warmup);
+    }
+    DM_TRY(check_number("ema_inv_gamma", "a number > 0", o->ema_inv_gamma, o->ema_inv_gamma > 0));
+    DM_TRY(check_number("ema_power", "a number > 0", o->ema_power, o->ema_power > 0));
+    DM_TRY(check_number("ema_min_decay", "a number in [0, ema_decay]", o->ema_min_decay,
+                        o->ema_min_decay >= 0 && o->ema_min_decay <= o->ema_decay));
+    DM_TRY(check_number("ema_update_after", "a number >= 0", (double)o->ema_update_after,
+                        o->ema_update_after >= 0));
+done:
+    return status;
+}
+
+static double decay_at(const dm_optimizer_options *o, int64_t step) {
+    const double n = (double)(step - o->ema_update_after - 1);
+    if (o->ema_warmup == DM_EMA_WARMUP_NONE) return o->ema_decay;
+    if (n <= 0) return 0.0;
+    const double decay = o->ema_warmup == DM_EMA_WARMUP_RATIO
+                             ? (1.0 + n) / (10.0 + n)
+                             : 1.0 - pow(1.0 + n / o->ema_inv_gamma, -o->ema_power);
+    return fmax(fmin(decay, o->ema_decay), o->ema_min_decay);
+}
+
+dm_status dm_ema_decay_value(const dm_optimizer_options *options, int64_t step, double *decay) {
+    dm_status status = DM_OK;
+    dm_optimizer_options known;
+    if (decay == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "decay: expected a pointer, got NULL");
+    if (step < 1)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "step: expected a number >= 1, got %lld", (long long)step);
+    DM_TRY(dmi_optimizer_options_read(options, &known));
+    *decay = decay_at(&known, step);
+done:
+    return status;
+}
+
 dm_status dmi_optimizer_options_read(const dm_optimizer_options *options, dm_optimizer_options *out) {
     dm_status status = DM_OK;
     dm_optimizer_options o = optimizer_defaults;
@@ -77,6 +132,7 @@ dm_status dmi_optimizer_options_read(const dm_optimizer_options *options, dm_opt
     DM_TRY(check_number("clip_grad_norm", "a number >= 0", o.clip_grad_norm, o.clip_grad_norm >= 0));
     DM_TRY(check_number("ema_decay", "a number in [0, 1)", o.ema_decay, o.ema_decay >= 0 && o.ema_decay < 1));
     DM_TRY(o.type == DM_OPTIMIZER_SGD ? check_sgd(&o) : check_adam(&o));
+    DM_TRY(check_ema(&o));
     *out = o;
 done:
     return status;
@@ -211,7 +267,7 @@ static dmi_update get_update(const dm_optimizer *optimizer, double learning_rate
                         .epsilon = (float)o->epsilon,
                         .momentum = (float)o->momentum,
                         .momentum_rate = (float)(1.0 - o->dampening),
-                        .ema_rate = (float)(1.0 - o->ema_decay)};
+                        .ema_rate = (float)(1.0 - decay_at(o, optimizer->num_steps + 1))};
 }
 
 dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, double learning_rate,

@@ -1,60 +1,10 @@
-/* One micro-batch: draw t and eps, noise, predict, compare, differentiate; and the same without the last for
- * held-out data. Everything drawn is a function of (seed, purpose, step, image of the step). */
+/* One micro-batch: draw t and eps (draw.c), noise, predict, compare (objective.c), differentiate; and the
+ * same without the last for held-out data. */
 #include <math.h>
 #include <string.h>
 
 #include "random/random.h"
 #include "train/train.h"
-
-/* Images first_image.. of a step; batches of one step continue each other, however it is cut into batches. */
-typedef struct draw {
-    uint64_t seed, stream;
-    int64_t first_image, numel;
-    float *noise;
-} draw;
-
-static draw begin_draw(const dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image) {
-    return (draw){.seed = trainer->options.seed,
-                  .stream = dmi_stream(what, step),
-                  .first_image = first_image,
-                  .numel = trainer->numel};
-}
-
-static void draw_noise_image(void *arg, int64_t image, int32_t worker) {
-    const draw *d = arg;
-    const uint64_t words = ((uint64_t)d->numel + 3) / 4 * 4;
-    (void)worker;
-    dmi_normal_fill(d->seed, d->stream, (uint64_t)(d->first_image + image) * words, d->numel,
-                    d->noise + image * d->numel);
-}
-
-static void draw_noise(dm_trainer *trainer, draw d) {
-    d.noise = trainer->noise->data;
-    dmi_parallel(trainer->context, trainer->shape[0], draw_noise_image, &d);
-}
-
-static void draw_t(dm_trainer *trainer, draw d) {
-    const int32_t T = dm_scheduler_num_train_timesteps(trainer->scheduler);
-    int32_t *t = trainer->t->data;
-    for (int64_t i = 0; i < trainer->shape[0]; i++) {
-        t[i] = (int32_t)dmi_random_below(d.seed, d.stream, 2 * (uint64_t)(d.first_image + i), (uint64_t)T);
-    }
-}
-
-static void widen_t(dm_trainer *trainer) {
-    const int32_t *t = trainer->t->data;
-    float *net_t = trainer->net_t->data;
-    for (int64_t i = 0; i < trainer->shape[0]; i++) net_t[i] = (float)t[i];
-}
-
-/* Ho and Salimans 2022, section 3.1: the label becomes the null class with probability label_dropout. */
-static void drop_labels(dm_trainer *trainer, draw d) {
-    int32_t *labels = trainer->net_labels->data;
-    for (int64_t i = 0; i < trainer->shape[0]; i++) {
-        const double u = dmi_philox_word(d.seed, d.stream, (uint64_t)(d.first_image + i)) * 0x1p-32;
-        if (u < trainer->options.label_dropout) labels[i] = -1;
-    }
-}
 
 /* ---- the caller's tensors ---- */
 
@@ -82,14 +32,15 @@ done:
 static dm_status take_labels(dm_trainer *trainer, const dm_tensor *labels) {
     dm_status status = DM_OK;
     int32_t *net_labels = trainer->net_labels->data;
-    const int32_t classes = trainer->net->num_classes;
-    if (labels == NULL || classes == 0) return dm_tensor_fill(trainer->net_labels, -1.0);
+    const int classifies = trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY, lowest = classifies ? 0 : -1;
+    const int32_t classes = classifies ? trainer->net->out_channels : trainer->net->num_classes;
+    if (!classifies && (labels == NULL || classes == 0)) return dm_tensor_fill(trainer->net_labels, -1.0);
     DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, trainer->shape));
     DM_TRY(dm_tensor_copy(labels, trainer->net_labels));
     for (int64_t i = 0; i < trainer->shape[0]; i++) {
-        if (net_labels[i] >= -1 && net_labels[i] < classes) continue;
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected -1..%d, got %d", (long long)i,
-                        (int)classes - 1, (int)net_labels[i]);
+        if (net_labels[i] >= lowest && net_labels[i] < classes) continue;
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected %d..%d, got %d", (long long)i,
+                        lowest, (int)classes - 1, (int)net_labels[i]);
     }
 done:
     return status;
@@ -99,6 +50,9 @@ static dm_status take_t(dm_trainer *trainer, const dm_tensor *t) {
     dm_status status = DM_OK;
     int32_t *own = trainer->t->data;
     const int32_t T = dm_scheduler_num_train_timesteps(trainer->scheduler);
+    trainer->objective.is_weighted = 0;
+    if (trainer->objective.levels != NULL) return dmi_objective_take_sigmas(trainer, t);
+    if (trainer->scheduler == NULL) return DM_OK;
     DM_TRY(dmi_tensor_check(t, "t", 0, 1, trainer->shape));
     if (t->dtype != DM_DTYPE_I32 && t->dtype != DM_DTYPE_I64) {
         return dmi_fail(DM_ERROR_DTYPE, "t: expected i32 or i64, got %s", dm_dtype_name(t->dtype));
@@ -113,36 +67,16 @@ done:
     return status;
 }
 
-/* ---- prediction and loss ---- */
+/* ---- one micro-batch ---- */
 
-/* The network's view of a [B,C,H,W] buffer. */
-static dm_tensor net_view(const dm_trainer *trainer, const dm_tensor *images) {
-    const int64_t flat[2] = {trainer->shape[0], trainer->numel};
+dm_tensor dmi_trainer_net_view(const dm_trainer *trainer, const dm_tensor *images) {
+    const int64_t flat[2] = {trainer->shape[0], dm_tensor_numel(images) / trainer->shape[0]};
     dm_tensor view;
-    if (trainer->net->is_image) {
-        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 4, trainer->shape);
-    } else {
+    if (trainer->net->is_image)
+        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 4, images->shape);
+    else
         dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 2, flat);
-    }
     return view;
-}
-
-/* loss = mean((net(x_t, t, label) - target)^2) with x_t and target of (x0, noise, trainer->t); scale != 0:
- * leaves the loss's gradient times scale in trainer->target. */
-static dm_status predict(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, double scale,
-                         double *loss) {
-    dm_status status = DM_OK;
-    const dm_tensor x_t = net_view(trainer, trainer->x_t);
-    const dm_tensor *labels = trainer->net->num_classes > 0 ? trainer->net_labels : NULL;
-    dm_tensor out = net_view(trainer, trainer->out);
-    widen_t(trainer);
-    DM_TRY(dm_scheduler_add_noise(trainer->scheduler, x0, noise, trainer->t, trainer->x_t));
-    DM_TRY(dm_scheduler_target(trainer->scheduler, x0, noise, trainer->t, trainer->target));
-    DM_TRY(dm_session_forward(trainer->session, &x_t, trainer->net_t, labels, &out));
-    *loss = dmi_mse_loss(trainer->context, out.data, trainer->target->data,
-                         trainer->shape[0] * trainer->numel, scale, trainer->block_sums);
-done:
-    return status;
 }
 
 static dm_status check_loss(double loss, const char *what, int64_t step) {
@@ -153,6 +87,7 @@ static dm_status check_loss(double loss, const char *what, int64_t step) {
 
 void dmi_trainer_drop_micro(dm_trainer *trainer) {
     trainer->micro = 0;
+    dmi_objective_drop(trainer);
     (void)dm_session_zero_grad(trainer->session);
 }
 
@@ -164,6 +99,7 @@ static dm_status optimize(dm_trainer *trainer, int64_t total_steps) {
                                &trainer->grad_norm));
     trainer->learning_rate = learning_rate;
     trainer->step++;
+    dmi_objective_commit(trainer);
 done:
     dmi_trainer_drop_micro(trainer);
     return status;
@@ -193,16 +129,17 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
     if (noise != NULL) {
         DM_TRY(take_images(trainer, noise, "noise", trainer->noise, &noise_view));
     } else {
-        draw_noise(trainer, begin_draw(trainer, DMI_PURPOSE_NOISE, trainer->step, first_image));
+        dmi_draw_noise(trainer, DMI_PURPOSE_NOISE, trainer->step, first_image);
         dmi_tensor_view(&noise_view, trainer->noise->data, DM_DTYPE_F32, 4, trainer->shape);
     }
-    if (t == NULL) draw_t(trainer, begin_draw(trainer, DMI_PURPOSE_T, trainer->step, first_image));
-    drop_labels(trainer, begin_draw(trainer, DMI_PURPOSE_LABEL_DROPOUT, trainer->step, first_image));
+    if (t == NULL) dmi_draw_t(trainer, DMI_PURPOSE_T, trainer->step, first_image);
+    dmi_drop_labels(trainer, trainer->step, first_image);
     DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, trainer->step, first_image));
-    DM_TRY(predict(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
+    DM_TRY(dmi_objective_run(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
     DM_TRY(check_loss(value, "loss", trainer->step));
-    const dm_tensor grad_out = net_view(trainer, trainer->target);
+    const dm_tensor grad_out = dmi_trainer_net_view(trainer, trainer->target);
     DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
+    dmi_objective_note(trainer);
     trainer->micro++;
     if (trainer->micro == trainer->options.accumulation) DM_TRY(optimize(trainer, total_steps));
     if (loss != NULL) *loss = value;
@@ -229,6 +166,11 @@ dm_status dm_trainer_step(dm_trainer *trainer, const dm_tensor *x0, const dm_ten
 
 /* ---- held-out data ---- */
 
+int dmi_trainer_wants_labels(const dm_trainer *trainer, const dm_dataset *data) {
+    const int uses = trainer->net->num_classes > 0 || trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY;
+    return uses && dmi_dataset_has_labels(data);
+}
+
 dm_status dmi_trainer_check_data(const dm_trainer *trainer, const char *name, const dm_dataset *data) {
     const int64_t *want = trainer->shape + 1;
     if (data == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "%s: expected a data set, got NULL", name);
@@ -249,8 +191,7 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
     dm_status status = DM_OK;
     const int64_t batch = trainer->shape[0], available = data->size / batch;
     const int64_t count = batches < available ? batches : available;
-    dm_tensor *labels =
-        trainer->net->num_classes > 0 && dmi_dataset_has_labels(data) ? trainer->labels : NULL;
+    dm_tensor *labels = dmi_trainer_wants_labels(trainer, data) ? trainer->labels : NULL;
     double sum = 0.0, value = 0.0;
     DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, -1, 0));
     for (int64_t i = 0; i < count; i++) {
@@ -260,9 +201,9 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
             dmi_dataset_read(data, i * batch, trainer->x0, labels);
         }
         DM_TRY(take_labels(trainer, labels));
-        draw_t(trainer, begin_draw(trainer, DMI_PURPOSE_VALIDATION_T, 0, i * batch));
-        draw_noise(trainer, begin_draw(trainer, DMI_PURPOSE_VALIDATION_NOISE, 0, i * batch));
-        DM_TRY(predict(trainer, trainer->x0, trainer->noise, 0.0, &value));
+        dmi_draw_t(trainer, DMI_PURPOSE_VALIDATION_T, 0, i * batch);
+        dmi_draw_noise(trainer, DMI_PURPOSE_VALIDATION_NOISE, 0, i * batch);
+        DM_TRY(dmi_objective_run(trainer, trainer->x0, trainer->noise, 0.0, &value));
         sum += value;
     }
     DM_TRY(check_loss(sum / (double)count, "validation loss", trainer->step));

@@ -13,7 +13,9 @@
 #include "diffusion/io.h"
 #include "diffusion/trainer.h"
 #include "graph/net.h"
+#include "random/random.h"
 #include "tensor/tensor.h"
+#include "train/objective.h"
 #include "train/update.h"
 
 /* ---- optimizer ---- */
@@ -70,19 +72,21 @@ enum { DMI_MESSAGE_SIZE = 512 };
 struct dm_trainer {
     dm_context *context;
     dm_net *net;                /* borrowed */
-    dm_scheduler *scheduler;    /* a copy */
-    dm_trainer_options options; /* optimizer and checkpoint_path NULL */
+    dm_scheduler *scheduler;    /* a copy; NULL: a classifier of clean images */
+    dmi_objective objective;    /* with the options loss, edm and flow */
+    dm_trainer_options options; /* optimizer, checkpoint_path, loss, edm and flow NULL */
     char *checkpoint_path;      /* NULL: none */
     dm_session *session;
     dm_optimizer *optimizer;
-    int64_t numel;                              /* of a sample */
-    int64_t shape[4];                           /* B,C,H,W of x0 */
-    dm_tensor *x0, *noise, *x_t, *target, *out; /* [B,C,H,W] f32; target becomes the gradient of out */
-    dm_tensor *labels, *net_labels;             /* [B] i32: as they came, after dropout */
-    dm_tensor *t, *net_t;                       /* [B] i32, f32 */
-    double *block_sums;                         /* of the loss */
-    int64_t step;                               /* optimizer steps done */
-    int32_t micro;                              /* micro-batches of the next one already accumulated */
+    int64_t numel;                  /* of a sample */
+    int64_t shape[4];               /* B,C,H,W of x0 */
+    dm_tensor *x0, *noise, *x_t;    /* [B,C,H,W] f32; x_t: what the network sees */
+    dm_tensor *target, *out;        /* like the output; target becomes its gradient */
+    dm_tensor *labels, *net_labels; /* [B] i32: as they came, after dropout */
+    dm_tensor *t, *net_t;           /* [B] i32, f32 */
+    double *block_sums;             /* of the loss */
+    int64_t step;                   /* optimizer steps done */
+    int32_t micro;                  /* micro-batches of the next one already accumulated */
     int32_t fitting;
     int64_t fit_steps;    /* of the last fit() */
     double grad_norm;     /* of the last optimizer step */
@@ -103,6 +107,14 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
 void dmi_trainer_drop_micro(dm_trainer *trainer);
 /* dm_trainer_validate() without the checks. */
 dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t batches, double *loss);
+/* The network's view of a buffer of images or outputs. */
+dm_tensor dmi_trainer_net_view(const dm_trainer *trainer, const dm_tensor *images);
+/* Whether batches of `data` are to be taken with their labels. */
+int dmi_trainer_wants_labels(const dm_trainer *trainer, const dm_dataset *data);
+/* draw.c: into trainer->noise; trainer->t, or the objective's noise levels; null classes into net_labels. */
+void dmi_draw_noise(dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image);
+void dmi_draw_t(dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image);
+void dmi_drop_labels(dm_trainer *trainer, int64_t step, int64_t first_image);
 /* A data set of the right image shape and of at least one batch: INVALID_ARGUMENT, SHAPE. */
 dm_status dmi_trainer_check_data(const dm_trainer *trainer, const char *name, const dm_dataset *data);
 

@@ -77,11 +77,6 @@ static dm_status set_shape(dm_trainer *trainer) {
     const int64_t batch = trainer->options.batch, height = trainer->options.height,
                   width = trainer->options.width;
     int64_t channels = net->in_channels;
-    if (net->out_channels != net->in_channels) {
-        return dmi_fail(DM_ERROR_UNSUPPORTED,
-                        "net: expected as many output channels as input channels (%d), got %d",
-                        (int)net->in_channels, (int)net->out_channels);
-    }
     if (!net->is_image) {
         if (net->in_channels % (height * width) != 0) {
             return dmi_fail(DM_ERROR_SHAPE,
@@ -108,10 +103,18 @@ static dm_status set_shape(dm_trainer *trainer) {
 static dm_status create_tensors(dm_trainer *trainer) {
     dm_status status = DM_OK;
     dm_context *context = trainer->context;
-    dm_tensor **const images[] = {&trainer->x0, &trainer->noise, &trainer->x_t, &trainer->target,
-                                  &trainer->out};
+    dm_tensor **const images[] = {&trainer->x0, &trainer->noise, &trainer->x_t};
+    dm_tensor **const outputs[] = {&trainer->target, &trainer->out};
+    const int classifies = trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY;
+    const int64_t per_channel = trainer->net->is_image ? 1 : trainer->net->in_channels / trainer->shape[1];
+    const int64_t out_shape[4] = {
+        trainer->shape[0], classifies ? trainer->net->out_channels : trainer->net->out_channels / per_channel,
+        classifies ? 1 : trainer->shape[2], classifies ? 1 : trainer->shape[3]};
     for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
         DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 4, trainer->shape, images[i]));
+    }
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
+        DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 4, out_shape, outputs[i]));
     }
     DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->labels));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->net_labels));
@@ -134,7 +137,8 @@ static dm_status create_session(dm_trainer *trainer) {
     return dm_session_create(trainer->net, &options, &trainer->session);
 }
 
-static dm_status take_options(dm_trainer *trainer, const dm_trainer_options *options) {
+static dm_status take_options(dm_trainer *trainer, const dm_scheduler *scheduler,
+                              const dm_trainer_options *options) {
     dm_status status = DM_OK;
     dm_trainer_options known = trainer_defaults;
     DM_TRY(dmi_options_read(&known, sizeof known, options, "dm_trainer_options"));
@@ -142,6 +146,13 @@ static dm_status take_options(dm_trainer *trainer, const dm_trainer_options *opt
     trainer->options = known;
     trainer->options.checkpoint_path = NULL;
     trainer->options.optimizer = NULL;
+    trainer->options.loss = NULL;
+    trainer->options.edm = NULL;
+    trainer->options.flow = NULL;
+    if (trainer->options.importance_history == 0) trainer->options.importance_history = 10;
+    if (trainer->options.importance_uniform == 0) trainer->options.importance_uniform = 0.001;
+    if (scheduler != NULL) DM_TRY(dmi_scheduler_clone(trainer->context, scheduler, &trainer->scheduler));
+    DM_TRY(dmi_objective_init(trainer, &known));
     DM_TRY(set_shape(trainer));
     if (known.validation != NULL)
         DM_TRY(dmi_trainer_check_data(trainer, "options.validation", known.validation));
@@ -162,16 +173,14 @@ dm_status dm_trainer_create(dm_net *net, const dm_scheduler *scheduler, const dm
     if (out == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
     *out = NULL;
     if (net == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
-    if (scheduler == NULL)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a scheduler, got NULL");
     trainer = dmi_calloc(net->context, sizeof *trainer);
     if (trainer == NULL) return dm_last_status();
     trainer->context = net->context;
     trainer->net = net;
-    DM_TRY(take_options(trainer, options));
-    DM_TRY(dmi_scheduler_clone(net->context, scheduler, &trainer->scheduler));
+    DM_TRY(take_options(trainer, scheduler, options));
     DM_TRY(create_tensors(trainer));
     DM_TRY(create_session(trainer));
+    DM_TRY(dmi_objective_create(trainer));
     *out = trainer;
     trainer = NULL;
 done:
@@ -184,6 +193,7 @@ void dm_trainer_destroy(dm_trainer *trainer) {
     dm_tensor *const tensors[] = {trainer->x0,         trainer->noise, trainer->x_t,
                                   trainer->target,     trainer->out,   trainer->labels,
                                   trainer->net_labels, trainer->t,     trainer->net_t};
+    dmi_objective_destroy(trainer);
     dm_session_destroy(trainer->session);
     dm_optimizer_destroy(trainer->optimizer);
     dm_scheduler_destroy(trainer->scheduler);

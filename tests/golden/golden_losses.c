@@ -269,6 +269,39 @@ static void kl_case(golden *g) {
     }
 }
 
+/* ---- <case>/probs: importance of timesteps after every update; t = -1 is padding ---- */
+
+static void resample_case(golden *g) {
+    cJSON *json = golden_metadata(g, g->label);
+    golden_array ts, losses, expected;
+    dm_timestep_sampler *sampler = NULL;
+    const double uniform = golden_number(json, "uniform_prob", 0.001);
+    const int32_t history = (int32_t)golden_number(json, "history_per_term", 10);
+    cJSON_Delete(json);
+    if (!golden_get(g, &ts, "%s/ts", g->label) || !golden_get(g, &losses, "%s/losses", g->label) ||
+        !golden_get(g, &expected, "%s/probs", g->label))
+        return;
+    const int64_t T = expected.shape[1];
+    dm_tensor probabilities = golden_tensor(g, DM_DTYPE_F64, 1, &T);
+    golden_ok(g, dm_timestep_sampler_create(NULL, (int32_t)T, history, uniform, &sampler),
+              "dm_timestep_sampler_create");
+    for (int64_t k = 0; k < ts.shape[0] && !golden_stopped(g); k++) {
+        const golden_array row = golden_row(&ts, k), values = golden_row(&losses, k),
+                           p = golden_row(&expected, k);
+        int64_t n = 0;
+        while (n < row.n && row.values[n] >= 0) n++;
+        const dm_tensor t =
+            golden_tensor_as(g, DM_DTYPE_I64, &(golden_array){.values = row.values, .n = n}, 1, &n);
+        const dm_tensor loss =
+            golden_tensor_as(g, DM_DTYPE_F64, &(golden_array){.values = values.values, .n = n}, 1, &n);
+        golden_ok(g, dm_timestep_sampler_update(sampler, &t, &loss), "dm_timestep_sampler_update");
+        golden_ok(g, dm_timestep_sampler_probabilities(sampler, &probabilities),
+                  "dm_timestep_sampler_probabilities");
+        golden_compare_tensor(g, "probs", &probabilities, &p, 0, 1e-10);
+    }
+    dm_timestep_sampler_destroy(sampler);
+}
+
 /* The first part of the name of a tensor that ends in "/name". */
 static int ends_in(const char *tensor, const char *name, char *key) {
     const char *slash = strrchr(tensor, '/');
@@ -278,6 +311,10 @@ static int ends_in(const char *tensor, const char *name, char *key) {
 }
 
 void golden_losses(golden *g) {
+    static const struct {
+        const char *tensor;
+        void (*check)(golden *g);
+    } cases[] = {{"loglik", likelihood_case}, {"kl", kl_case}, {"probs", resample_case}};
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
@@ -295,12 +332,10 @@ void golden_losses(golden *g) {
     for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
         const char *tensor = dm_safetensors_name(g->file, i);
         char key[GOLDEN_NAME];
-        const int is_likelihood = ends_in(tensor, "loglik", key);
-        if ((!is_likelihood && !ends_in(tensor, "kl", key)) || !golden_begin(g, "%s", key)) continue;
-        if (is_likelihood)
-            likelihood_case(g);
-        else
-            kl_case(g);
-        golden_end(g);
+        for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+            if (!ends_in(tensor, cases[k].tensor, key) || !golden_begin(g, "%s", key)) continue;
+            cases[k].check(g);
+            golden_end(g);
+        }
     }
 }

@@ -149,20 +149,20 @@ static void optimizer_case(golden *g, const cJSON *json) {
 
 /* How far the average is from that of this run, in double. */
 static double ema_distance(const golden_array *ema, const golden_array *p0, const golden_array *params,
-                           double decay) {
+                           const double *decays) {
     double worst = 0;
     for (int64_t i = 0; i < p0->n; i++) {
         double average = p0->values[i];
         for (int64_t k = 0; k < ema->shape[0]; k++) {
-            average = decay * average + (1 - decay) * params->values[k * p0->n + i];
+            average = decays[k] * average + (1 - decays[k]) * params->values[k * p0->n + i];
             worst = fmax(worst, fabs(average - ema->values[k * p0->n + i]));
         }
     }
     return worst;
 }
 
-/* The run that was averaged: the metadata does not name it. */
-static cJSON *averaged_run(golden *g, const golden_array *ema, double decay) {
+/* The run that was averaged with decays [steps]: the metadata does not name it. */
+static cJSON *averaged_run(golden *g, const golden_array *ema, const double *decays) {
     double best = 1e-12;
     cJSON *found = NULL;
     golden_array p0, params;
@@ -171,7 +171,7 @@ static cJSON *averaged_run(golden *g, const golden_array *ema, double decay) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         if (!golden_has(g, "%s/params", key) || !golden_get(g, &params, "%s/params", key)) continue;
         if (params.n != ema->n) continue;
-        const double distance = ema_distance(ema, &p0, &params, decay);
+        const double distance = ema_distance(ema, &p0, &params, decays);
         if (distance >= best) continue;
         best = distance;
         cJSON_Delete(found);
@@ -180,15 +180,25 @@ static cJSON *averaged_run(golden *g, const golden_array *ema, double decay) {
     return found;
 }
 
-static void ema_case(golden *g, const char *name, double decay) {
+/* name: [steps][n], averaged with the options' EMA. */
+static void ema_case(golden *g, const char *name, const dm_optimizer_options *average) {
     golden_array ema;
     dm_optimizer_options options;
     toy_net toy = {0};
     if (!golden_get(g, &ema, "%s", name)) return;
-    cJSON *json = averaged_run(g, &ema, decay);
+    double *decays = golden_alloc(g, (size_t)ema.shape[0], sizeof *decays);
+    for (int64_t k = 0; k < ema.shape[0]; k++)
+        golden_ok(g, dm_ema_decay_value(average, k + 1, &decays[k]), "dm_ema_decay_value");
+    if (golden_stopped(g)) return;
+    cJSON *json = averaged_run(g, &ema, decays);
     if (!json) golden_unsupported(g, "no run of the file has this average");
     if (json && read_options(g, json, &options)) {
-        options.ema_decay = decay;
+        options.ema_decay = average->ema_decay;
+        options.ema_warmup = average->ema_warmup;
+        options.ema_inv_gamma = average->ema_inv_gamma;
+        options.ema_power = average->ema_power;
+        options.ema_min_decay = average->ema_min_decay;
+        options.ema_update_after = average->ema_update_after;
         if (toy_create(g, &options, &toy)) {
             dm_net *copy = NULL;
             golden_ok(g, dmi_net_from_architecture(NULL, toy.net->architecture, &copy),
@@ -206,6 +216,31 @@ static void ema_case(golden *g, const char *name, double decay) {
         toy_destroy(&toy);
     }
     cJSON_Delete(json);
+}
+
+/* ---- ema_diffusers/<case>: EMAModel of the diffusers package, with the decay of every step ---- */
+
+static void ema_model_case(golden *g, const cJSON *json) {
+    static const char *const keys[] = {
+        "decay", "inv_gamma", "min_decay", "power", "update_after_step", "use_ema_warmup", NULL};
+    dm_optimizer_options o;
+    golden_array decays;
+    char name[GOLDEN_NAME + 16];
+    if (!golden_only_keys(g, json, keys) || !golden_get(g, &decays, "%s/decay", g->label)) return;
+    dm_optimizer_options_init(&o, sizeof o);
+    o.ema_decay = golden_number(json, "decay", 0.9999);
+    o.ema_warmup = golden_flag(json, "use_ema_warmup", 0) ? DM_EMA_WARMUP_POWER : DM_EMA_WARMUP_RATIO;
+    o.ema_inv_gamma = golden_number(json, "inv_gamma", 1);
+    o.ema_power = golden_number(json, "power", 2.0 / 3);
+    o.ema_min_decay = golden_number(json, "min_decay", 0);
+    o.ema_update_after = (int64_t)golden_number(json, "update_after_step", 0);
+    for (int64_t k = 0; k < decays.n; k++) {
+        double decay = -1;
+        golden_ok(g, dm_ema_decay_value(&o, k + 1, &decay), "dm_ema_decay_value");
+        golden_compare_one(g, "decay", decay, decays.values[k], 0, 1e-10);
+    }
+    snprintf(name, sizeof name, "%s/shadow", g->label);
+    if (!golden_stopped(g)) ema_case(g, name, &o);
 }
 
 /* ---- lr/<schedule>: {"base_lr", "total", "warmup", "note"} ---- */
@@ -259,6 +294,10 @@ void golden_optim(golden *g) {
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
+        if (strncmp(key, "ema_diffusers/", 14) == 0 && golden_begin(g, "%s", key)) {
+            ema_model_case(g, json);
+            golden_end(g);
+        }
         if (cJSON_HasObjectItem(json, "cls") && golden_begin(g, "%s", key)) {
             optimizer_case(g, json);
             golden_end(g);
@@ -270,8 +309,11 @@ void golden_optim(golden *g) {
         const char *name = dm_safetensors_name(g->file, i);
         const int is_ema = strncmp(name, "ema/", 4) == 0, is_lr = lr && strncmp(name, "lr/", 3) == 0;
         if ((!is_ema && !is_lr) || !golden_begin(g, "%s", name)) continue;
+        dm_optimizer_options plain;
+        dm_optimizer_options_init(&plain, sizeof plain);
+        plain.ema_decay = is_ema ? atof(name + 4) : 0;
         if (is_ema)
-            ema_case(g, name, atof(name + 4));
+            ema_case(g, name, &plain);
         else
             lr_case(g, lr, name);
         golden_end(g);

@@ -460,14 +460,53 @@ static void test_lr_errors(void **state) {
     assert_null(dm_lr_schedule_name(0));
 }
 
+/* The decay grows as EMAModel's of the diffusers package; the average follows it. */
+static void test_ema_warmup(void **state) {
+    (void)state;
+    dm_optimizer_options o;
+    double decay = 0;
+    dm_optimizer_options_init(&o, sizeof o);
+    o.ema_decay = 0.9;
+    OK(dm_ema_decay_value(&o, 1, &decay));
+    assert_true(decay == 0.9);
+    o.ema_warmup = DM_EMA_WARMUP_RATIO;
+    OK(dm_ema_decay_value(&o, 1, &decay));
+    assert_true(decay == 0);
+    OK(dm_ema_decay_value(&o, 3, &decay));
+    assert_true(fabs(decay - 3.0 / 12) < 1e-15);
+    OK(dm_ema_decay_value(&o, 1000, &decay));
+    assert_true(decay == 0.9);
+    o.ema_warmup = DM_EMA_WARMUP_POWER;
+    OK(dm_ema_decay_value(&o, 9, &decay));
+    assert_true(fabs(decay - (1 - pow(9, -2.0 / 3))) < 1e-15);
+    o.ema_update_after = 8;
+    o.ema_min_decay = 0.3;
+    OK(dm_ema_decay_value(&o, 9, &decay));
+    assert_true(decay == 0);
+    OK(dm_ema_decay_value(&o, 10, &decay));
+    assert_true(fabs(decay - (1 - pow(2, -2.0 / 3))) < 1e-15);
+    o.ema_inv_gamma = 100;
+    OK(dm_ema_decay_value(&o, 10, &decay));
+    assert_true(decay == 0.3);
+    o.ema_min_decay = 0.95;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.ema_min_decay", dm_ema_decay_value(&o, 1, &decay));
+    o.ema_min_decay = 0, o.ema_warmup = 4;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.ema_warmup", dm_ema_decay_value(&o, 1, &decay));
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "step", dm_ema_decay_value(NULL, 0, &decay));
+    assert_string_equal(dm_ema_warmup_name(DM_EMA_WARMUP_POWER), "power");
+    assert_int_equal(dm_ema_warmup_from_name("ratio"), DM_EMA_WARMUP_RATIO);
+    assert_int_equal(dm_ema_warmup_from_name(NULL), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_adam),       cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_sgd),        cmocka_unit_test(test_clip),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_session),    cmocka_unit_test(test_copy_ema),
-        cmocka_unit_test(test_options),    cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_lr_values),  cmocka_unit_test(test_lr_errors),
+        cmocka_unit_test(test_ema_warmup),    cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_adamw),         cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_clip),          cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_threads),       cmocka_unit_test(test_session),
+        cmocka_unit_test(test_copy_ema),      cmocka_unit_test(test_options),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_lr_values),
+        cmocka_unit_test(test_lr_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
