@@ -9,6 +9,7 @@
 #include "diffusion/edm.h"
 #include "diffusion/edm_net.h"
 #include "diffusion/error.h"
+#include "diffusion/evaluate.h"
 #include "diffusion/flow.h"
 #include "diffusion/io.h"
 #include "diffusion/loss.h"

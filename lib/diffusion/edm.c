@@ -114,7 +114,7 @@ done:
 
 typedef struct edm_task {
     const dm_edm_options *options;
-    dmi_elements output, x, sigma, out, time; /* output.data NULL: out is F's input */
+    dmi_numbers output, x, sigma, out, time; /* output.data NULL: out is F's input */
     int64_t numel;
 } edm_task;
 
@@ -141,10 +141,10 @@ dm_status dm_edm_input(dm_context *context, const dm_edm_options *options, const
     DM_TRY(dmi_check_samples(c_noise, "c_noise"));
     DM_TRY(dmi_tensor_check(c_noise, "c_noise", 0, 1, x->shape));
     edm_task task = {.options = &known,
-                     .x = dmi_elements_of(x),
-                     .sigma = dmi_elements_of(sigma),
-                     .out = dmi_elements_of(input),
-                     .time = dmi_elements_of(c_noise),
+                     .x = dmi_numbers_of(x),
+                     .sigma = dmi_numbers_of(sigma),
+                     .out = dmi_numbers_of(input),
+                     .time = dmi_numbers_of(c_noise),
                      .numel = dm_tensor_numel(x) / x->shape[0]};
     dmi_parallel(dmi_context(context), x->shape[0], edm_sample, &task);
 done:
@@ -161,10 +161,10 @@ dm_status dm_edm_denoise(dm_context *context, const dm_edm_options *options, con
     DM_TRY(dmi_check_sigmas(sigma, x->shape[0], 0.0, 1, DBL_MAX));
     DM_TRY(dmi_tensor_check_contiguous(denoised, "denoised", output->dtype, output->rank, output->shape));
     edm_task task = {.options = &known,
-                     .output = dmi_elements_of(output),
-                     .x = dmi_elements_of(x),
-                     .sigma = dmi_elements_of(sigma),
-                     .out = dmi_elements_of(denoised),
+                     .output = dmi_numbers_of(output),
+                     .x = dmi_numbers_of(x),
+                     .sigma = dmi_numbers_of(sigma),
+                     .out = dmi_numbers_of(denoised),
                      .numel = dm_tensor_numel(x) / x->shape[0]};
     dmi_parallel(dmi_context(context), x->shape[0], edm_sample, &task);
 done:

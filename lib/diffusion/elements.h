@@ -4,20 +4,20 @@
 
 #include "tensor/tensor.h"
 
-typedef struct dmi_elements {
+typedef struct dmi_numbers {
     void *data; /* NULL: absent; nothing may be read, and writing does nothing */
     int is_double;
-} dmi_elements;
+} dmi_numbers;
 
-static inline dmi_elements dmi_elements_of(const dm_tensor *tensor) {
-    return tensor ? (dmi_elements){tensor->data, tensor->dtype == DM_DTYPE_F64} : (dmi_elements){NULL, 0};
+static inline dmi_numbers dmi_numbers_of(const dm_tensor *tensor) {
+    return tensor ? (dmi_numbers){tensor->data, tensor->dtype == DM_DTYPE_F64} : (dmi_numbers){NULL, 0};
 }
 
-static inline double dmi_get(dmi_elements e, int64_t i) {
+static inline double dmi_get(dmi_numbers e, int64_t i) {
     return e.is_double ? ((const double *)e.data)[i] : (double)((const float *)e.data)[i];
 }
 
-static inline void dmi_put(dmi_elements e, int64_t i, double value) {
+static inline void dmi_put(dmi_numbers e, int64_t i, double value) {
     if (e.data == NULL) return;
     if (e.is_double)
         ((double *)e.data)[i] = value;
@@ -32,12 +32,12 @@ dm_status dmi_check_samples(const dm_tensor *tensor, const char *name);
 dm_status dmi_check_weights(const dm_tensor *weights, int64_t batch);
 /* f64 [batch], contiguous; NULL is allowed. */
 dm_status dmi_check_per_sample(const dm_tensor *tensor, const char *name, int64_t batch);
-static inline double dmi_weight_at(dmi_elements weights, int64_t sample) {
+static inline double dmi_weight_at(dmi_numbers weights, int64_t sample) {
     return weights.data ? dmi_get(weights, sample) : 1.0;
 }
 
 /* The mean of weight[b] * losses[b], summed in their order; stores losses in per_sample when it is not NULL.
  */
-double dmi_mean_loss(const double *losses, dmi_elements weights, int64_t batch, dm_tensor *per_sample);
+double dmi_mean_loss(const double *losses, dmi_numbers weights, int64_t batch, dm_tensor *per_sample);
 
 #endif

@@ -141,7 +141,7 @@ done:
 }
 
 typedef struct noising {
-    dmi_elements x0, noise, sigma, out;
+    dmi_numbers x0, noise, sigma, out;
     int64_t numel;
 } noising;
 
@@ -160,10 +160,10 @@ dm_status dm_flow_add_noise(dm_context *context, const dm_tensor *x0, const dm_t
     DM_TRY(dmi_tensor_check_contiguous(noise, "noise", x0->dtype, x0->rank, x0->shape));
     DM_TRY(dmi_check_sigmas(sigma, x0->shape[0], 0.0, 0, 1.0));
     DM_TRY(dmi_tensor_check_contiguous(out, "out", x0->dtype, x0->rank, x0->shape));
-    noising n = {.x0 = dmi_elements_of(x0),
-                 .noise = dmi_elements_of(noise),
-                 .sigma = dmi_elements_of(sigma),
-                 .out = dmi_elements_of(out),
+    noising n = {.x0 = dmi_numbers_of(x0),
+                 .noise = dmi_numbers_of(noise),
+                 .sigma = dmi_numbers_of(sigma),
+                 .out = dmi_numbers_of(out),
                  .numel = dm_tensor_numel(x0) / x0->shape[0]};
     dmi_parallel(dmi_context(context), x0->shape[0], noise_sample, &n);
 done:

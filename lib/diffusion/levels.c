@@ -28,7 +28,7 @@ dm_status dmi_check_sigmas(const dm_tensor *sigma, int64_t batch, double low, in
     DM_TRY(dmi_check_samples(sigma, "sigma"));
     DM_TRY(dmi_tensor_check(sigma, "sigma", 0, 1, &batch));
     for (int64_t b = 0; b < batch; b++) {
-        const double value = dmi_get(dmi_elements_of(sigma), b);
+        const double value = dmi_get(dmi_numbers_of(sigma), b);
         if (value >= low && value <= high && !(is_open && value == low)) continue;
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "sigma[%lld]: expected a number %s %g%s, got %g",
                         (long long)b, is_open ? ">" : ">=", low, high <= 1.0 ? " and at most 1" : "", value);
@@ -71,7 +71,7 @@ static dm_status run(dm_context *context, dmi_level_batch *l, level_fn level, co
     dmi_level *levels = dmi_alloc_array(context, batch, sizeof *levels + sizeof(double));
     if (levels == NULL) return DM_ERROR_OUT_OF_MEMORY;
     l->losses = (double *)(levels + batch);
-    for (int64_t b = 0; b < l->batch; b++) levels[b] = level(options, dmi_get(dmi_elements_of(sigma), b));
+    for (int64_t b = 0; b < l->batch; b++) levels[b] = level(options, dmi_get(dmi_numbers_of(sigma), b));
     l->levels = levels;
     dmi_level_loss(l, context);
     const double value = dmi_mean_loss(l->losses, l->weights, l->batch, sample_losses);
@@ -82,11 +82,11 @@ static dm_status run(dm_context *context, dmi_level_batch *l, level_fn level, co
 
 static dmi_level_batch make_batch(const dm_tensor *output, const dm_tensor *x0, const dm_tensor *noise,
                                   const dm_tensor *weights, const dm_tensor *grad) {
-    return (dmi_level_batch){.output = dmi_elements_of(output),
-                             .x0 = dmi_elements_of(x0),
-                             .noise = dmi_elements_of(noise),
-                             .weights = dmi_elements_of(weights),
-                             .grad = dmi_elements_of(grad),
+    return (dmi_level_batch){.output = dmi_numbers_of(output),
+                             .x0 = dmi_numbers_of(x0),
+                             .noise = dmi_numbers_of(noise),
+                             .weights = dmi_numbers_of(weights),
+                             .grad = dmi_numbers_of(grad),
                              .grad_scale = 1.0,
                              .batch = output->shape[0],
                              .numel = dm_tensor_numel(output) / output->shape[0]};

@@ -33,7 +33,7 @@ static inline int dmi_flow_is_normal(const dm_flow_options *options) {
 /* Number i of samples that have their levels. */
 typedef struct dmi_level_batch {
     const dmi_level *levels; /* [batch] */
-    dmi_elements output, x0, noise, weights, grad;
+    dmi_numbers output, x0, noise, weights, grad;
     double grad_scale; /* factor of grad besides 1 / batch */
     int64_t batch, numel;
     double *losses; /* [batch] */

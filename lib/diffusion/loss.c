@@ -83,7 +83,7 @@ dm_status dmi_check_per_sample(const dm_tensor *tensor, const char *name, int64_
     return dmi_tensor_check_contiguous(tensor, name, DM_DTYPE_F64, 1, &batch);
 }
 
-double dmi_mean_loss(const double *losses, dmi_elements weights, int64_t batch, dm_tensor *per_sample) {
+double dmi_mean_loss(const double *losses, dmi_numbers weights, int64_t batch, dm_tensor *per_sample) {
     double sum = 0.0;
     for (int64_t b = 0; b < batch; b++) sum += dmi_weight_at(weights, b) * losses[b];
     if (per_sample) memcpy(per_sample->data, losses, (size_t)batch * sizeof *losses);
@@ -125,7 +125,7 @@ double dmi_loss_cost(dm_loss_type type, double delta, double d, double *slope) {
 typedef struct regression {
     dm_loss_type type;
     double delta;
-    dmi_elements output, target, weights, grad;
+    dmi_numbers output, target, weights, grad;
     int64_t batch, numel;
     double *losses;
 } regression;
@@ -158,10 +158,10 @@ dm_status dm_loss_regression(dm_context *context, dm_loss_type type, double delt
     if (losses == NULL) return DM_ERROR_OUT_OF_MEMORY;
     regression r = {.type = type,
                     .delta = delta,
-                    .output = dmi_elements_of(output),
-                    .target = dmi_elements_of(target),
-                    .weights = dmi_elements_of(weights),
-                    .grad = dmi_elements_of(grad),
+                    .output = dmi_numbers_of(output),
+                    .target = dmi_numbers_of(target),
+                    .weights = dmi_numbers_of(weights),
+                    .grad = dmi_numbers_of(grad),
                     .batch = batch,
                     .numel = dm_tensor_numel(output) / batch,
                     .losses = losses};
@@ -239,9 +239,9 @@ dm_status dm_loss_cross_entropy(dm_context *context, const dm_tensor *logits, co
     context = dmi_context(context);
     double *losses = dmi_alloc_array(context, (size_t)batch, sizeof *losses);
     if (losses == NULL) return DM_ERROR_OUT_OF_MEMORY;
-    dmi_entropy_batch e = {.logits = dmi_elements_of(logits),
-                           .weights = dmi_elements_of(weights),
-                           .grad = dmi_elements_of(grad),
+    dmi_entropy_batch e = {.logits = dmi_numbers_of(logits),
+                           .weights = dmi_numbers_of(weights),
+                           .grad = dmi_numbers_of(grad),
                            .labels = labels,
                            .smoothing = label_smoothing,
                            .grad_scale = 1.0,

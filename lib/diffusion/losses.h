@@ -20,7 +20,7 @@ double dmi_loss_weight_at(const dm_scheduler *scheduler, const dm_loss_options *
 
 /* What dm_loss_cross_entropy() does after its checks. */
 typedef struct dmi_entropy_batch {
-    dmi_elements logits, weights, grad;
+    dmi_numbers logits, weights, grad;
     const dm_tensor *labels;      /* i32 or i64 [batch], contiguous */
     double smoothing, grad_scale; /* grad_scale: factor of grad besides 1 / batch */
     int64_t batch, classes;
@@ -58,7 +58,7 @@ double dmi_posterior_log_variance(const dm_scheduler *scheduler, int32_t t);
 typedef struct dmi_loss_batch {
     const dm_scheduler *scheduler;
     dm_loss_options options;
-    dmi_elements output, x0, noise, weights, grad;
+    dmi_numbers output, x0, noise, weights, grad;
     double grad_scale; /* factor of grad besides 1/B */
     const dm_tensor *t;
     int64_t batch, numel; /* numel: of a sample of x0 */

@@ -88,7 +88,7 @@ static dm_status check_output(const dm_scheduler *scheduler, const dm_tensor *ou
 typedef struct moments_task {
     const dm_scheduler *scheduler;
     const dm_tensor *t;
-    dmi_elements output, x_t, x0, outputs[4]; /* mean, variance, log variance, x0 */
+    dmi_numbers output, x_t, x0, outputs[4]; /* mean, variance, log variance, x0 */
     int64_t numel;
     int32_t halves;
     double *terms; /* [B], or NULL */
@@ -134,12 +134,12 @@ static dm_status run_moments(const dm_scheduler *scheduler, const dm_tensor *out
         if (outputs[k])
             DM_TRY(dmi_tensor_check_contiguous(outputs[k], terms ? "x0_pred" : names[k], x_t->dtype,
                                                x_t->rank, x_t->shape));
-        task.outputs[k] = dmi_elements_of(outputs[k]);
+        task.outputs[k] = dmi_numbers_of(outputs[k]);
     }
     DM_TRY(dmi_check_per_sample(terms, "terms", x_t->shape[0]));
-    task.output = dmi_elements_of(output);
-    task.x_t = dmi_elements_of(x_t);
-    task.x0 = dmi_elements_of(x0);
+    task.output = dmi_numbers_of(output);
+    task.x_t = dmi_numbers_of(x_t);
+    task.x0 = dmi_numbers_of(x0);
     task.numel = dm_tensor_numel(x_t) / x_t->shape[0];
     task.halves = dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
     task.terms = terms ? terms->data : NULL;
@@ -167,7 +167,7 @@ dm_status dm_scheduler_bound_terms(const dm_scheduler *scheduler, const dm_tenso
 
 typedef struct prior_task {
     double a, log_variance;
-    dmi_elements x0;
+    dmi_numbers x0;
     int64_t numel;
     double *terms;
 } prior_task;
@@ -190,7 +190,7 @@ dm_status dm_scheduler_prior_terms(const dm_scheduler *scheduler, const dm_tenso
     const double alpha_bar = scheduler->alpha_bars[scheduler->options.num_train_timesteps - 1];
     prior_task task = {.a = sqrt(alpha_bar),
                        .log_variance = log(1.0 - alpha_bar),
-                       .x0 = dmi_elements_of(x0),
+                       .x0 = dmi_numbers_of(x0),
                        .numel = dm_tensor_numel(x0) / x0->shape[0],
                        .terms = terms->data};
     dmi_parallel(scheduler->context, x0->shape[0], prior_sample, &task);
@@ -277,11 +277,11 @@ dm_status dm_scheduler_loss(const dm_scheduler *scheduler, const dm_loss_options
     l.batch = x0->shape[0];
     l.numel = dm_tensor_numel(x0) / l.batch;
     l.halves = dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
-    l.output = dmi_elements_of(output);
-    l.x0 = dmi_elements_of(x0);
-    l.noise = dmi_elements_of(noise);
-    l.weights = dmi_elements_of(weights);
-    l.grad = dmi_elements_of(grad);
+    l.output = dmi_numbers_of(output);
+    l.x0 = dmi_numbers_of(x0);
+    l.noise = dmi_numbers_of(noise);
+    l.weights = dmi_numbers_of(weights);
+    l.grad = dmi_numbers_of(grad);
     l.terms = terms ? terms->data : NULL;
     l.losses = dmi_alloc_array(scheduler->context, (size_t)l.batch, sizeof *l.losses);
     if (l.losses == NULL) return DM_ERROR_OUT_OF_MEMORY;

@@ -203,7 +203,7 @@ dm_status dmi_objective_take_sigmas(dm_trainer *trainer, const dm_tensor *sigmas
     DM_TRY(dmi_check_sigmas(sigmas, trainer->shape[0], 0.0,
                             !is_flow || o->flow.weighting == DM_FLOW_WEIGHTING_SIGMA_SQRT,
                             is_flow ? 1.0 : DBL_MAX));
-    for (int64_t b = 0; b < trainer->shape[0]; b++) o->sigmas[b] = dmi_get(dmi_elements_of(sigmas), b);
+    for (int64_t b = 0; b < trainer->shape[0]; b++) o->sigmas[b] = dmi_get(dmi_numbers_of(sigmas), b);
 done:
     if (status != DM_OK) (void)dmi_fail_prefix("t");
     return status;
@@ -270,15 +270,15 @@ static dm_status make_input(dm_trainer *trainer, const dm_tensor *x0, const dm_t
 
 /* ---- the loss ---- */
 
-static dmi_elements floats(const dm_tensor *tensor) {
-    return (dmi_elements){tensor->data, 0};
+static dmi_numbers floats(const dm_tensor *tensor) {
+    return (dmi_numbers){tensor->data, 0};
 }
 
 /* Losses of all samples into o->losses. */
-static void run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, dmi_elements weights,
+static void run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, dmi_numbers weights,
                        double scale) {
     dmi_objective *o = &trainer->objective;
-    const dmi_elements none = {NULL, 0}, grad = scale != 0.0 ? floats(trainer->target) : none;
+    const dmi_numbers none = {NULL, 0}, grad = scale != 0.0 ? floats(trainer->target) : none;
     if (o->kind == DMI_OBJECTIVE_CLASSIFY) {
         const dmi_entropy_batch e = {.logits = floats(trainer->out),
                                      .grad = grad,
@@ -333,7 +333,7 @@ dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_t
         *loss = dmi_mse_loss(trainer->context, out.data, trainer->target->data,
                              trainer->shape[0] * trainer->numel, scale, trainer->block_sums);
     } else {
-        const dmi_elements weights = {o->is_weighted ? o->weights : NULL, 1};
+        const dmi_numbers weights = {o->is_weighted ? o->weights : NULL, 1};
         run_losses(trainer, x0, noise, weights, scale);
         *loss = dmi_mean_loss(o->losses, weights, trainer->shape[0], NULL);
     }

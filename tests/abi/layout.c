@@ -96,6 +96,14 @@ _Static_assert(offsetof(dm_edm_net_options, resample_taps) == 88, "resample_taps
 _Static_assert(offsetof(dm_edm_net_options, preconditioning) == 96, "preconditioning");
 _Static_assert(offsetof(dm_edm_net_options, seed) == 104, "seed");
 
+_Static_assert(sizeof(dm_evaluate_options) >= 32, "dm_evaluate_options");
+_Static_assert(offsetof(dm_evaluate_options, struct_size) == 0, "struct_size");
+_Static_assert(offsetof(dm_evaluate_options, batch) == 4, "batch");
+_Static_assert(offsetof(dm_evaluate_options, num_images) == 8, "num_images");
+_Static_assert(offsetof(dm_evaluate_options, timesteps_per_image) == 16, "timesteps_per_image");
+_Static_assert(offsetof(dm_evaluate_options, timestep) == 20, "timestep");
+_Static_assert(offsetof(dm_evaluate_options, seed) == 24, "seed");
+
 _Static_assert(sizeof(dm_flow_options) >= 48, "dm_flow_options");
 _Static_assert(offsetof(dm_flow_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_flow_options, density) == 4, "density");
@@ -766,6 +774,10 @@ dm_status dm_edm_net_create(dm_context *context, const dm_edm_net_options *optio
 const char *dm_last_error(void);
 dm_status dm_last_status(void);
 const char *dm_status_name(dm_status status);
+dm_status dm_evaluate_bits(const dm_scheduler *scheduler, dm_denoise_fn denoise, void *user, const dm_tensor *x0, const dm_tensor *labels, const dm_tensor *noise, uint64_t seed, dm_tensor *total, dm_tensor *prior, dm_tensor *terms, dm_tensor *x0_errors, dm_tensor *noise_errors);
+void dm_evaluate_options_init(dm_evaluate_options *options, uint32_t struct_size);
+dm_status dm_evaluate_net_bits(const dm_net *net, const dm_scheduler *scheduler, dm_dataset *data, const dm_evaluate_options *options, double *bits, double *error, double *prior, dm_tensor *terms, dm_tensor *x0_errors, dm_tensor *noise_errors);
+dm_status dm_evaluate_classifier(const dm_net *net, const dm_scheduler *scheduler, dm_dataset *data, const dm_evaluate_options *options, dm_tensor *confusion, dm_tensor *class_accuracy, double *accuracy, double *loss);
 const char *dm_flow_density_name(dm_flow_density value);
 dm_flow_density dm_flow_density_from_name(const char *name);
 const char *dm_flow_weighting_name(dm_flow_weighting value);

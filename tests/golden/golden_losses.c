@@ -269,6 +269,83 @@ static void kl_case(golden *g) {
     }
 }
 
+/* ---- <case>/total_bpd: the whole bound; columns and noise run from T - 1 to 0 ---- */
+
+typedef struct bpd_model {
+    model m;
+    dm_variance_type variance;
+} bpd_model;
+
+static int32_t bpd_denoise(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels, dm_tensor *out,
+                           void *user) {
+    const bpd_model *b = user;
+    const int64_t n = dm_tensor_numel(x) / x->shape[0];
+    const int halves = is_learned(b->variance) ? 2 : 1;
+    (void)labels;
+    for (int64_t i = 0; i < n * x->shape[0]; i++) {
+        const double value = (double)((const float *)x->data)[i],
+                     time = (double)((const float *)t->data)[i / n];
+        float *at = (float *)out->data + i / n * n * halves + i % n;
+        at[0] = (float)(tanh(b->m.c * value) + b->m.a * sin(time / b->m.period));
+        if (halves == 2) at[n] = (float)(b->m.amplitude * sin(b->m.frequency * value + time / b->m.v_period));
+    }
+    return 0;
+}
+
+/* 1e-4 relative to the largest, as the README has it for loops; expected: [B,T] in the file's order. */
+static void compare_columns(golden *g, const char *name, const dm_tensor *mine) {
+    golden_array expected;
+    if (!golden_get(g, &expected, "%s/%s", g->label, name)) return;
+    const int64_t T = mine->shape[1];
+    for (int64_t i = 0; i < expected.n; i++)
+        golden_compare_one(g, name, ((const double *)mine->data)[i / T * T + T - 1 - i % T],
+                           expected.values[i], 1e-4 * fmax(1, golden_max_abs(&expected)), 0);
+}
+
+static void bpd_case(golden *g) {
+    cJSON *json = golden_metadata(g, g->label);
+    golden_array x0, noise, expected;
+    dm_scheduler_options o;
+    dm_scheduler *scheduler = NULL;
+    bpd_model model = {.variance = DM_VARIANCE_LEARNED_RANGE};
+    const char *schedule = golden_text(json, "schedule", "");
+    dm_scheduler_options_init(&o, sizeof o);
+    o.num_train_timesteps = (int32_t)golden_number(json, "T", 0);
+    o.variance_type = model.variance;
+    o.beta_schedule = DM_BETA_SCHEDULE_SQUARED_COSINE;
+    if (strcmp(schedule, "cosine") != 0) golden_unsupported(g, "schedule \"%s\"", schedule);
+    const int has_x0 = golden_get(g, &x0, "%s", golden_text(json, "x0", "p/x0"));
+    cJSON_Delete(json);
+    if (!has_x0 || golden_stopped(g) || !read_model(g, &model.m) ||
+        !golden_get(g, &noise, "%s/noise", g->label) ||
+        !golden_ok(g, dm_scheduler_create(NULL, &o, &scheduler), "dm_scheduler_create"))
+        return;
+    const int64_t T = o.num_train_timesteps, table[2] = {x0.shape[0], T};
+    golden_array ascending = noise;
+    ascending.values = golden_alloc(g, (size_t)noise.n, sizeof(double));
+    for (int64_t k = 0; k < T; k++)
+        memcpy(ascending.values + k * x0.n, noise.values + (T - 1 - k) * x0.n, (size_t)x0.n * sizeof(double));
+    const dm_tensor clean = golden_tensor_of(g, DM_DTYPE_F32, &x0),
+                    z = golden_tensor_of(g, DM_DTYPE_F32, &ascending);
+    dm_tensor total = golden_tensor(g, DM_DTYPE_F64, 1, table),
+              prior = golden_tensor(g, DM_DTYPE_F64, 1, table);
+    dm_tensor tables[3];
+    for (int k = 0; k < 3; k++) tables[k] = golden_tensor(g, DM_DTYPE_F64, 2, table);
+    if (golden_ok(g,
+                  dm_evaluate_bits(scheduler, bpd_denoise, &model, &clean, NULL, &z, 0, &total, &prior,
+                                   &tables[0], &tables[1], &tables[2]),
+                  "dm_evaluate_bits")) {
+        compare_columns(g, "vb", &tables[0]);
+        compare_columns(g, "xstart_mse", &tables[1]);
+        compare_columns(g, "mse", &tables[2]);
+        if (golden_get(g, &expected, "%s/prior_bpd", g->label))
+            golden_compare_tensor(g, "prior_bpd", &prior, &expected, 0, 1e-10);
+        if (golden_get(g, &expected, "%s/total_bpd", g->label))
+            golden_compare_tensor(g, "total_bpd", &total, &expected, 0, 1e-4);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
 /* ---- <case>/probs: importance of timesteps after every update; t = -1 is padding ---- */
 
 static void resample_case(golden *g) {
@@ -314,7 +391,8 @@ void golden_losses(golden *g) {
     static const struct {
         const char *tensor;
         void (*check)(golden *g);
-    } cases[] = {{"loglik", likelihood_case}, {"kl", kl_case}, {"probs", resample_case}};
+    } cases[] = {
+        {"loglik", likelihood_case}, {"kl", kl_case}, {"probs", resample_case}, {"total_bpd", bpd_case}};
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);

@@ -109,9 +109,44 @@ static dm_status walk_classifier(dm_context *context) {
     return walk_trainer(context, NULL, &options, 3);
 }
 
+static dm_status walk_evaluations(dm_context *context) {
+    static uint8_t pixels[12], classes[3];
+    const int64_t image_shape[4] = {3, 1, 2, 2};
+    const int32_t dims[] = {4, 4};
+    dm_mlp_options mlp;
+    dm_evaluate_options o;
+    dm_net *net = NULL;
+    dm_scheduler *scheduler = NULL;
+    dm_dataset *data = NULL;
+    dm_tensor *images = NULL, *labels = NULL;
+    dm_mlp_options_init(&mlp, sizeof mlp);
+    mlp.num_dims = 2;
+    mlp.dims = dims;
+    dm_evaluate_options_init(&o, sizeof o);
+    o.timesteps_per_image = 2;
+    dm_status status = dm_mlp_create(context, &mlp, &net);
+    if (!status) status = dm_scheduler_create(context, NULL, &scheduler);
+    if (!status) status = dm_tensor_wrap(context, pixels, DM_DTYPE_U8, 4, image_shape, NULL, &images);
+    if (!status) status = dm_tensor_wrap(context, classes, DM_DTYPE_U8, 1, image_shape, NULL, &labels);
+    if (!status) status = dm_dataset_create(context, images, labels, 0, &data);
+    if (!status) status = dm_evaluate_net_bits(net, scheduler, data, &o, NULL, NULL, NULL, NULL, NULL, NULL);
+    if (!status) status = dm_evaluate_classifier(net, scheduler, data, &o, NULL, NULL, NULL, NULL);
+    dm_dataset_destroy(data);
+    dm_tensor_destroy(labels);
+    dm_tensor_destroy(images);
+    dm_scheduler_destroy(scheduler);
+    dm_net_destroy(net);
+    return status;
+}
+
 static void test_losses(void **state) {
     (void)state;
     sweep(walk_losses, 10);
+}
+
+static void test_evaluations(void **state) {
+    (void)state;
+    sweep(walk_evaluations, 20);
 }
 
 static void test_trainers(void **state) {
@@ -122,6 +157,7 @@ static void test_trainers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_losses), cmocka_unit_test(test_trainers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_losses), cmocka_unit_test(test_trainers),
+                                       cmocka_unit_test(test_evaluations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
