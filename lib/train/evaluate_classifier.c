@@ -116,7 +116,8 @@ static dm_status answers_begin(answers *a, const dmi_evaluation *e) {
     dm_status status = DM_OK;
     dm_context *context = e->net->context;
     const int64_t classes = e->net->out_channels, shape[4] = {e->x0.shape[0], classes, 1, 1};
-    DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, e->net->is_image ? 4 : 2, shape, &a->logits));
+    const int32_t rank = e->net->is_image && !e->net->out_is_vector ? 4 : 2;
+    DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, rank, shape, &a->logits));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, e->x0.rank, e->x0.shape, &a->noise));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, shape, &a->t));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 1, shape, &a->net_t));

@@ -325,7 +325,7 @@ dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_t
     const dm_tensor *labels = trainer->net->num_classes > 0 ? trainer->net_labels : NULL;
     DM_TRY(make_input(trainer, x0, noise));
     const dm_tensor x_t = dmi_trainer_net_view(trainer, trainer->x_t);
-    dm_tensor out = dmi_trainer_net_view(trainer, trainer->out);
+    dm_tensor out = dmi_trainer_out_view(trainer, trainer->out);
     if (o->kind == DMI_OBJECTIVE_MSE)
         DM_TRY(dm_scheduler_target(trainer->scheduler, x0, noise, trainer->t, trainer->target));
     DM_TRY(dm_session_forward(trainer->session, &x_t, trainer->net_t, labels, &out));

@@ -69,14 +69,22 @@ done:
 
 /* ---- one micro-batch ---- */
 
-dm_tensor dmi_trainer_net_view(const dm_trainer *trainer, const dm_tensor *images) {
-    const int64_t flat[2] = {trainer->shape[0], dm_tensor_numel(images) / trainer->shape[0]};
+static dm_tensor view_of(const dm_trainer *trainer, const dm_tensor *tensor, int is_image) {
+    const int64_t flat[2] = {trainer->shape[0], dm_tensor_numel(tensor) / trainer->shape[0]};
     dm_tensor view;
-    if (trainer->net->is_image)
-        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 4, images->shape);
+    if (is_image)
+        dmi_tensor_view(&view, tensor->data, DM_DTYPE_F32, 4, tensor->shape);
     else
-        dmi_tensor_view(&view, images->data, DM_DTYPE_F32, 2, flat);
+        dmi_tensor_view(&view, tensor->data, DM_DTYPE_F32, 2, flat);
     return view;
+}
+
+dm_tensor dmi_trainer_net_view(const dm_trainer *trainer, const dm_tensor *images) {
+    return view_of(trainer, images, trainer->net->is_image);
+}
+
+dm_tensor dmi_trainer_out_view(const dm_trainer *trainer, const dm_tensor *out) {
+    return view_of(trainer, out, trainer->net->is_image && !trainer->net->out_is_vector);
 }
 
 static dm_status check_loss(double loss, const char *what, int64_t step) {
@@ -137,7 +145,7 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
     DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, trainer->step, first_image));
     DM_TRY(dmi_objective_run(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
     DM_TRY(check_loss(value, "loss", trainer->step));
-    const dm_tensor grad_out = dmi_trainer_net_view(trainer, trainer->target);
+    const dm_tensor grad_out = dmi_trainer_out_view(trainer, trainer->target);
     DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
     dmi_objective_note(trainer);
     trainer->micro++;

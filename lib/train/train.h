@@ -107,8 +107,9 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
 void dmi_trainer_drop_micro(dm_trainer *trainer);
 /* dm_trainer_validate() without the checks. */
 dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t batches, double *loss);
-/* The network's view of a buffer of images or outputs. */
+/* The network's view of a buffer of images, and of one of its outputs or their gradients. */
 dm_tensor dmi_trainer_net_view(const dm_trainer *trainer, const dm_tensor *images);
+dm_tensor dmi_trainer_out_view(const dm_trainer *trainer, const dm_tensor *out);
 /* Whether batches of `data` are to be taken with their labels. */
 int dmi_trainer_wants_labels(const dm_trainer *trainer, const dm_dataset *data);
 /* draw.c: into trainer->noise; trainer->t, or the objective's noise levels; null classes into net_labels. */

@@ -114,6 +114,43 @@ static void test_some_timesteps(void **state) {
     rig_destroy(&r);
 }
 
+/* dm_classifier's output is [B,K] though its input is images; it is trained and judged as well. */
+static void test_classifier_of_images(void **state) {
+    (void)state;
+    const int32_t channels[2] = {8, 16};
+    dm_context *context = make_context(2, NULL);
+    dm_tensor *labels = NULL, *images = make_images(60, 4, &labels);
+    dm_net *net = NULL;
+    dm_dataset *data = NULL;
+    dm_trainer *trainer = NULL;
+    dm_classifier_options co;
+    dm_trainer_options to;
+    double accuracy = 0, loss = 0, validated = 0;
+    dm_classifier_options_init(&co, sizeof co);
+    co.num_classes = 3;
+    co.num_levels = 2;
+    co.channels = channels;
+    OK(dm_classifier_create(context, &co, &net));
+    OK(dm_dataset_create(context, images, labels, 1, &data));
+    dm_trainer_options_init(&to, sizeof to);
+    to.objective = DM_OBJECTIVE_CLASSIFY;
+    to.batch = 10;
+    to.height = to.width = 4;
+    OK(dm_trainer_create(net, NULL, &to, &trainer));
+    OK(dm_trainer_fit(trainer, data, 150));
+    const dm_evaluate_options o = make_options(7);
+    OK(dm_evaluate_classifier(net, NULL, data, &o, NULL, NULL, &accuracy, &loss));
+    OK(dm_trainer_validate(trainer, data, 6, &validated));
+    assert_true(accuracy > 0.95);
+    assert_true(fabs(loss - validated) < 1e-6);
+    dm_trainer_destroy(trainer);
+    dm_dataset_destroy(data);
+    dm_net_destroy(net);
+    dm_tensor_destroy(images);
+    dm_tensor_destroy(labels);
+    dm_context_destroy(context);
+}
+
 /* A classifier of the three kinds of images, trained by dm_trainer_fit(), then judged. */
 static void test_classifier(void **state) {
     (void)state;
@@ -223,8 +260,11 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batches),        cmocka_unit_test(test_one_batch),
-        cmocka_unit_test(test_some_timesteps), cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_one_batch),
+        cmocka_unit_test(test_some_timesteps),
+        cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_classifier_of_images),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
