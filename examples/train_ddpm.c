@@ -131,8 +131,8 @@ static dm_net *create_net(dm_context *context, const image_data *data) {
     unet.attention_head_dim = o.head;
     unet.norm_num_groups = o.groups;
     unet.dropout = o.dropout;
-    /* The last row of the table means "no class": guidance needs it. */
-    unet.num_class_embeds = data->num_classes + 1;
+    /* The last row of the table means "no class", for guidance. */
+    unet.num_class_embeds = data->num_classes + (o.label_dropout > 0.0);
     unet.seed = o.seed;
     check(dm_unet2d_create(context, &unet, &net));
     return net;
