@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "diffusion.h"
+#include "diffusion/levels.h"
 #include "unit/scheduler_support.h"
 
 enum { B = 3, N = 5 };
@@ -116,6 +117,61 @@ static void test_seam(void **state) {
     for (int i = 0; i < B * N; i++) assert_near(f.x[i] - f.sigma[i / N] * f.output[i], f.x0[i], 1e-15);
 }
 
+/* A scheduler of the process reads a network's output as the trainer's loss does: same input, time and x0,
+ * for every prediction type that can be trained. */
+static void check_sampler(dm_process process, dm_prediction_type type) {
+    enum { M = 4 };
+    float x[M], output[M], input[M], prev[M], x0[M];
+    dm_scheduler_options o = defaults();
+    o.process = process;
+    o.prediction_type = type;
+    o.sampler = DM_SAMPLER_EULER;
+    o.clip_sample = 0;
+    o.sigma_data = process == DM_PROCESS_EDM ? 0.7 : 0;
+    dm_scheduler *s = make(&o);
+    dm_tensor x_t = view(x, DM_DTYPE_F32, 1, M, 0), output_t = view(output, DM_DTYPE_F32, 1, M, 0),
+              input_t = view(input, DM_DTYPE_F32, 1, M, 0), prev_t = view(prev, DM_DTYPE_F32, 1, M, 0),
+              x0_t = view(x0, DM_DTYPE_F32, 1, M, 0);
+    assert_int_equal(dm_scheduler_set_timesteps(s, 6), DM_OK);
+    for (int i = 0; i < M; i++) {
+        x[i] = sinf((float)i + 1);
+        output[i] = cosf((float)i);
+    }
+    for (int32_t k = 0; k < dm_scheduler_num_timesteps(s); k++) {
+        const double sigma = dm_scheduler_sigma(s, k);
+        dm_edm_options edm;
+        dm_edm_options_init(&edm, sizeof edm);
+        edm.sigma_data = 0.7;
+        dmi_level at = process == DM_PROCESS_EDM ? dmi_edm_level(&edm, sigma) : (dmi_level){0};
+        if (process == DM_PROCESS_FLOW) {
+            dm_flow_options flow;
+            dm_flow_options_init(&flow, sizeof flow);
+            at = dmi_flow_level(&flow, sigma);
+            at.time *= o.num_train_timesteps;
+        }
+        assert_near(dm_scheduler_time(s, k), at.time, 1e-4 * fabs(at.time) + 1e-6);
+        assert_int_equal(dm_scheduler_scale_input(s, k, &x_t, &input_t), DM_OK);
+        assert_int_equal(dm_scheduler_step(s, k, &output_t, &x_t, NULL, &prev_t, &x0_t), DM_OK);
+        for (int i = 0; i < M; i++) {
+            const double in = (double)x[i], out = (double)output[i];
+            double expected = process == DM_PROCESS_FLOW ? in - sigma * out : at.c_x * in + at.c_out * out;
+            if (type == DM_PREDICTION_X0) expected = out;
+            if (type == DM_PREDICTION_V) expected = at.c_x * in - at.c_out * out;
+            assert_near(input[i], at.in * in, 1e-6);
+            assert_near(x0[i], expected, 2e-6 * (1 + fabs(expected)));
+        }
+    }
+    dm_scheduler_destroy(s);
+}
+
+static void test_samplers_read_alike(void **state) {
+    (void)state;
+    for (dm_prediction_type type = DM_PREDICTION_EPSILON; type <= DM_PREDICTION_V; type++)
+        check_sampler(DM_PROCESS_EDM, type);
+    check_sampler(DM_PROCESS_FLOW, DM_PREDICTION_FLOW);
+    check_sampler(DM_PROCESS_FLOW, DM_PREDICTION_X0);
+}
+
 /* ---- densities: quantiles, the ends, the shift ---- */
 
 static double draw(const dm_flow_options *o, double number) {
@@ -204,6 +260,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_seam),
+        cmocka_unit_test(test_samplers_read_alike),
         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_refusals),
     };
