@@ -4,7 +4,7 @@
 
 #include "sde/plan.h"
 
-enum { BLOCK = 64 };
+enum { BLOCK = 256 };
 
 typedef struct noise_run {
     dmi_sde_grid grid;
@@ -20,6 +20,10 @@ typedef struct noise_run {
 static void scatter(const noise_run *run, const double *values, int64_t first, int64_t n, int64_t row,
                     double *out) {
     out += (row * run->paths + first) * run->m;
+    if (run->m == 1) {
+        memcpy(out, values, (size_t)n * sizeof(double));
+        return;
+    }
     for (int64_t p = 0; p < n; p++) {
         for (int64_t j = 0; j < run->m; j++) out[p * run->m + j] = values[j * n + p];
     }
