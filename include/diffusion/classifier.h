@@ -46,6 +46,34 @@ DM_API void dm_classifier_options_init(dm_classifier_options *options, uint32_t 
 DM_API dm_status dm_classifier_create(dm_context *context, const dm_classifier_options *options,
                                       dm_net **out);
 
+/** A classifier made ready to guide samplers. */
+typedef struct dm_guide dm_guide;
+
+/** Makes a guide of a classifier: with `guide` = dm_guide_gradient and `guide_user` = this handle in
+ *  dm_sampler_options, scale times grad log p(label | x, t) guides the sampler (Dhariwal and Nichol 2021,
+ * sec. 4). An image with label -1 is left alone; a network without classes never sees the labels.
+ *  @param classifier from images to logits, trained on the x and t that the sampler's network gets; must
+ * outlive the guide and not change while it is used
+ *  @param scale a finite number
+ *  @param out [out] the guide, owned by the caller; free with dm_guide_destroy() after its samplers
+ *  Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. Threads: any. Cost: O(1); the classifier's activations come with
+ * the first gradient of a size. Since: 0.1 */
+DM_API dm_status dm_guide_create(const dm_net *classifier, double scale, dm_guide **out);
+/** Destroys a guide. @param guide may be NULL. Ownership: takes it. Errors: none. Threads: exclusive. Cost:
+ * O(1). Since: 0.1 */
+DM_API void dm_guide_destroy(dm_guide *guide);
+/** gradient = scale grad log p(labels | x, t), a dm_guide_fn; an image's has the same bits in any batch.
+ *  @param x f32 [R,C,H,W]
+ *  @param t f32 [R]; ignored by classifiers that do not see it
+ *  @param labels i32 [R]: -1..num_classes-1 of the classifier
+ *  @param gradient [out] f32 like x, contiguous
+ *  @param guide the dm_guide
+ *  @return 0, or the dm_status of the failure, with dm_last_error().
+ *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE, OUT_OF_MEMORY. Threads: guide exclusive. Cost: three times the
+ *  classifier. Since: 0.1 */
+DM_API int32_t dm_guide_gradient(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
+                                 dm_tensor *gradient, void *guide);
+
 DM_END_DECLS
 
 #endif

@@ -8,6 +8,7 @@
 typedef struct net_denoiser {
     const dm_net *net;
     dm_session *session; /* NULL before the first run */
+    int drops_labels;    /* they are for the guide alone */
     int64_t batch, height, width;
     int32_t halves; /* of the output's channels: 2 with a learned variance */
 } net_denoiser;
@@ -16,7 +17,8 @@ static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t he
     net_denoiser *d = user;
     dm_session *session = NULL;
     dm_session_options options;
-    if (channels != d->net->in_channels || channels * d->halves != d->net->out_channels)
+    if (channels != d->net->in_channels || channels * d->halves != d->net->out_channels ||
+        d->net->out_is_vector)
         return dmi_fail(DM_ERROR_SHAPE, "out: expected %d channels (the network's), got %lld",
                         d->net->in_channels, (long long)channels);
     if ((height == 0) == d->net->is_image)
@@ -44,7 +46,7 @@ static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t he
 static int32_t denoise(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels, dm_tensor *out,
                        void *user) {
     const net_denoiser *d = user;
-    return dm_session_forward(d->session, x, t, labels, out);
+    return dm_session_forward(d->session, x, t, d->drops_labels ? NULL : labels, out);
 }
 
 static void destroy(void *user) {
@@ -71,6 +73,7 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
     net_denoiser *d = dmi_calloc(net->context, sizeof *d);
     if (!d) return dm_last_status();
     d->net = net;
+    d->drops_labels = checked.guide && net->num_classes == 0;
     d->halves = scheduler && dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
     dm_status status = dm_sampler_create(context, scheduler, denoise, d, options, out);
     if (status) {

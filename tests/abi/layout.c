@@ -748,6 +748,9 @@ void dm_adm_classifier_options_init(dm_adm_classifier_options *options, uint32_t
 dm_status dm_adm_classifier_create(dm_context *context, const dm_adm_classifier_options *options, dm_net **out);
 void dm_classifier_options_init(dm_classifier_options *options, uint32_t struct_size);
 dm_status dm_classifier_create(dm_context *context, const dm_classifier_options *options, dm_net **out);
+dm_status dm_guide_create(const dm_net *classifier, double scale, dm_guide **out);
+void dm_guide_destroy(dm_guide *guide);
+int32_t dm_guide_gradient(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels, dm_tensor *gradient, void *guide);
 void dm_context_options_init(dm_context_options *options, uint32_t struct_size);
 dm_status dm_context_create(const dm_context_options *options, dm_context **out);
 void dm_context_destroy(dm_context *context);
