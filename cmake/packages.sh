@@ -7,10 +7,15 @@ dm_packages_test="g++ clang binutils libblis-dev libcmocka-dev libcjson-dev valg
 dm_packages_aarch64="gcc-aarch64-linux-gnu qemu-user libc6-dev:arm64 libopenblas-dev:arm64 libpng-dev:arm64
     zlib1g-dev:arm64 libcmocka-dev:arm64 libcjson-dev:arm64"
 
-dm_missing() { # prints those of its arguments that are not installed
+dm_missing() { # prints those of its arguments that are not installed; a name alone is the machine's architecture
+    dm_native=$(dpkg --print-architecture)
     for dm_package in "$@"; do
-        dm_state=$(dpkg-query -W -f '${db:Status-Status}' "$dm_package" 2> /dev/null || true)
-        [ "$dm_state" = installed ] || printf '%s ' "$dm_package"
+        case $dm_package in
+        *:*) dm_architecture=${dm_package#*:} ;;
+        *) dm_architecture=$dm_native ;;
+        esac
+        dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$dm_package" 2> /dev/null |
+            grep -qxE "($dm_architecture|all) installed" || printf '%s ' "$dm_package"
     done
 }
 
