@@ -68,6 +68,14 @@ typedef struct dm_sampler_options {
     dm_guide_fn
         guide; /**< classifier guidance (Dhariwal and Nichol 2021), as dm_stepper_guide(); NULL: none */
     void *guide_user; /**< passed to guide; must stay valid while the sampler runs */
+    /** Inpainting: f32 like `out` of the runs, contiguous, borrowed while the sampler exists. After every
+     * step the known pixels become those of the image, noised to the step's end; NULL: none */
+    const dm_tensor *inpaint_image;
+    const dm_tensor
+        *inpaint_mask;   /**< f32 like inpaint_image: 1 where the image is known, 0 where it is not */
+    int32_t jump_length; /**< of RePaint (Lugmayr et al. 2022): every so many steps, go back so many; default
+                            0: never */
+    int32_t jump_count;  /**< times that a stretch is walked, its first included; default 0: 1 */
 } dm_sampler_options;
 
 /** Fills `options` with the defaults.
@@ -109,12 +117,12 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
 /** Samples N images: x_T or x_init, then every step of the run for all of them, at most max_batch a network
  *  call.
  *
- *  Image n depends on seeds[n], its label and its x_init alone: x_T is what dm_rng_normal() gives for
- *  dm_rng_create(seed = seeds[n], stream = 0) and a tensor of one image's shape, and the noise of step k of
- *  the scheduler's timesteps (counted from 0, start_step or not) the same with stream = 1 + k. So the bits of
- *  an image do not depend on max_batch, on the images beside it or on the number of threads, provided that
- *  the network's do not; and a run with start_step = k from the sample after k steps ends where the whole run
- *  does.
+ *  Image n depends on seeds[n], its label and its x_init alone: x_T is dm_scheduler_init_noise_sigma() times
+ * what dm_rng_normal() gives for dm_rng_create(seed = seeds[n], stream = 0) and a tensor of one image's
+ * shape, and the noise of step k of the scheduler's timesteps (counted from 0, start_step or not) is that of
+ * dm_scheduler_noise(). So the bits of an image do not depend on max_batch, on the images beside it or on the
+ * number of threads, provided that the network's do not; and a run with start_step = k from the sample after
+ * k steps ends where the whole run does.
  *
  *  @param sampler not NULL
  *  @param seeds i64 [N], any layout, or NULL: 0, 1, ..., N-1; equal seeds give equal noise

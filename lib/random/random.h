@@ -20,10 +20,11 @@ typedef enum dmi_purpose {
     DMI_PURPOSE_LABEL_DROPOUT = 3,
     DMI_PURPOSE_VALIDATION_T = 4,
     DMI_PURPOSE_VALIDATION_NOISE = 5,
-    DMI_PURPOSE_WEIGHTS = 6, /* first values of parameter number n */
-    DMI_PURPOSE_ORDER = 7,   /* of the images in epoch n */
-    DMI_PURPOSE_DROPOUT = 8, /* dropout node n / 2^40 in step n % 2^40 */
-    DMI_PURPOSE_BROWNIAN = 9 /* path of a sampler of the reverse SDE: brownian_query.h */
+    DMI_PURPOSE_WEIGHTS = 6,  /* first values of parameter number n */
+    DMI_PURPOSE_ORDER = 7,    /* of the images in epoch n */
+    DMI_PURPOSE_DROPOUT = 8,  /* dropout node n / 2^40 in step n % 2^40 */
+    DMI_PURPOSE_BROWNIAN = 9, /* path of a sampler of the reverse SDE: brownian_query.h */
+    DMI_PURPOSE_INPAINT = 10  /* known pixels, steps back and repeated steps: 4 visits + what */
 } dmi_purpose;
 
 static inline uint64_t dmi_stream(dmi_purpose purpose, int64_t number) {

@@ -24,6 +24,13 @@ static dm_status check_options(const dm_sampler_options *options, int32_t num_tr
     if (!(options->guidance_rescale >= 0 && options->guidance_rescale <= 1))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.guidance_rescale: expected 0..1, got %g",
                         options->guidance_rescale);
+    if (!options->inpaint_image != !options->inpaint_mask)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.inpaint_mask: expected together with inpaint_image");
+    if (options->jump_length < 0 || options->jump_count < 0 || options->jump_count > 1000)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.jump_length, jump_count: expected 0 or more, at most 1000 times, got %d, %d",
+                        (int)options->jump_length, (int)options->jump_count);
     if (options->max_batch < 0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.max_batch: expected 0 or more, got %d",
                         (int)options->max_batch);
@@ -40,6 +47,11 @@ static dm_status plan(dm_sampler *sampler) {
         DM_TRY(dm_scheduler_set_timesteps(sampler->scheduler, options->num_inference_steps));
     const int32_t steps = sampler->scheduler->num_timesteps;
     DM_TRY(dmi_check_start(sampler->scheduler, "options.start_step", options->start_step));
+    if (options->jump_length > 0 && (dmi_history_of(sampler->scheduler) > 0 ||
+                                     sampler->scheduler->options.sampler == DM_SAMPLER_DDIM_INVERSE))
+        return dmi_fail(DM_ERROR_UNSUPPORTED,
+                        "options.jump_length: expected 0 with %s, which cannot go back, got %d",
+                        dm_sampler_type_name(sampler->scheduler->options.sampler), (int)options->jump_length);
     for (int32_t index = options->start_step; index < steps; index++)
         DM_TRY(dmi_step_at(sampler->scheduler, index, options->start_step, &step));
 done:
@@ -94,6 +106,7 @@ void dm_sampler_destroy(dm_sampler *sampler) {
     dmi_free(context, sampler->limits.data);
     dmi_free(context, sampler->gradient.data);
     dmi_free(context, sampler->factors.data);
+    dmi_free(context, sampler->jumps.data);
     dmi_free(context, sampler->x0_pred.data);
     dmi_free(context, sampler);
 }

@@ -46,6 +46,7 @@ struct dm_sampler {
     dmi_workspace limits;
     dmi_workspace gradient; /* f32 [chunk, ...]: classifier guidance */
     dmi_workspace factors;  /* f64 [chunk]: of the guided output, rescaled */
+    dmi_workspace jumps;    /* i32 [steps / jump_length]: what is left of each */
     dmi_workspace x0_pred;  /* f32 [N, ...], for the progress callback */
 };
 

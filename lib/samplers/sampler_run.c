@@ -29,9 +29,10 @@ typedef struct sampling {
     int64_t blocks;          /* of an image */
     int64_t chunk;           /* images a network call at most */
     int guided, draws_noise;
-    int32_t histories;   /* buffers of the algorithm's history */
-    int32_t index;       /* current network call of the scheduler's run */
-    const dmi_point *at; /* its point */
+    int32_t histories;          /* buffers of the algorithm's history */
+    int32_t index;              /* current network call of the scheduler's run */
+    int32_t visit, is_repeated; /* network calls so far; whether this one came after going back */
+    const dmi_point *at;        /* its point */
     dmi_step step;
     int64_t first, images,
         rows; /* of the current network call: its first image, images and rows of the tensors */
@@ -137,7 +138,17 @@ static void factor_image(void *arg, int64_t row, int32_t worker) {
     ((double *)run->sampler->factors.data)[row] = phi * ratio + 1.0 - phi;
 }
 
+/* Noise of inpainting; what: 0 of the known pixels, 1 of a step back, 2 of a step that is taken again. */
+static void draw_again(const sampling *run, int64_t image, row_piece at, int32_t what, float *noise) {
+    const uint64_t stream = dmi_stream(DMI_PURPOSE_INPAINT, 4 * (int64_t)run->visit + what);
+    dmi_normal_fill(seed_of(run, image), stream, (uint64_t)at.begin, at.count, noise);
+}
+
 static void draw_noise(const sampling *run, int64_t image, row_piece at, float *noise) {
+    if (run->is_repeated) {
+        draw_again(run, image, at, 2, noise);
+        return;
+    }
     dmi_step_noise(&run->step, run->index, seed_of(run, image), (uint64_t)at.begin, at.count, noise);
 }
 
@@ -319,19 +330,90 @@ static dm_status report(const sampling *run) {
     return cancelled(run, "progress()");
 }
 
-static dm_status loop(sampling *run) {
+/* Puts the known pixels in, noised to the end of the step. */
+static void inpaint_block(void *arg, int64_t block, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    float noise[BLOCK];
+    const row_piece at = piece_of(run, block);
+    const int64_t here = at.row * run->size + at.begin;
+    const dmi_point *to = run->at + 1;
+    const float *image = (const float *)run->sampler->options.inpaint_image->data + here;
+    const float *mask = (const float *)run->sampler->options.inpaint_mask->data + here;
+    draw_again(run, at.row, at, 0, noise);
+    for (int64_t i = 0; i < at.count; i++) {
+        const double known = to->alpha * (double)image[i] + to->sigma * (double)noise[i], m = (double)mask[i];
+        run->x[here + i] = (float)(m * known + (1.0 - m) * (double)run->x[here + i]);
+    }
+}
+
+/* The forward process over the step, back to its beginning. */
+static void undo_block(void *arg, int64_t block, int32_t worker) {
+    const sampling *run = arg;
+    (void)worker;
+    float noise[BLOCK];
+    const row_piece at = piece_of(run, block);
+    const int64_t here = at.row * run->size + at.begin;
+    const dmi_point *to = run->at, *from = run->at + 1;
+    const double factor = to->alpha / from->alpha;
+    const double deviation =
+        sqrt(fmax(0.0, to->sigma * to->sigma - factor * factor * from->sigma * from->sigma));
+    draw_again(run, at.row, at, 1, noise);
+    for (int64_t i = 0; i < at.count; i++)
+        run->x[here + i] = (float)(factor * (double)run->x[here + i] + deviation * (double)noise[i]);
+}
+
+static dm_status step_all(sampling *run) {
     dm_status status = DM_OK;
     const dm_scheduler *scheduler = run->sampler->scheduler;
-    for (run->index = run->sampler->options.start_step; run->index < scheduler->num_timesteps; run->index++) {
-        run->at = scheduler->points + run->index;
-        DM_TRY(dmi_step_at(scheduler, run->index, run->sampler->options.start_step, &run->step));
-        run->draws_noise = dmi_step_needs_noise(&run->step);
-        for (run->first = 0; run->first < run->count; run->first += run->chunk) {
-            run->images = run->count - run->first < run->chunk ? run->count - run->first : run->chunk;
-            run->rows = rows_of(run, run->images);
-            DM_TRY(step_chunk(run));
-        }
-        DM_TRY(report(run));
+    run->at = scheduler->points + run->index;
+    DM_TRY(dmi_step_at(scheduler, run->index, run->sampler->options.start_step, &run->step));
+    run->draws_noise = dmi_step_needs_noise(&run->step);
+    for (run->first = 0; run->first < run->count; run->first += run->chunk) {
+        run->images = run->count - run->first < run->chunk ? run->count - run->first : run->chunk;
+        run->rows = rows_of(run, run->images);
+        DM_TRY(step_chunk(run));
+    }
+    if (run->sampler->options.inpaint_image)
+        dmi_parallel(run->sampler->context, run->count * run->blocks, inpaint_block, run);
+    DM_TRY(report(run));
+done:
+    return status;
+}
+
+/* Lugmayr et al. 2022, figure 8 of the appendix: from every jump_length-th step but the first ones,
+ * jump_count - 1 times. Goes back when it is time to, and leaves index in front of the next step. */
+static void advance(sampling *run) {
+    const dm_sampler_options *options = &run->sampler->options;
+    const int32_t length = options->jump_length, count = run->sampler->scheduler->num_timesteps;
+    const int32_t left = count - 1 - run->index;
+    int32_t *jumps = run->sampler->jumps.data;
+    const int32_t before = run->index - length + 1;
+    run->visit++;
+    if (length == 0 || left % length != 0 || before < options->start_step || left >= count - length ||
+        jumps[left / length] == 0) {
+        run->index++;
+        return;
+    }
+    jumps[left / length]--;
+    for (; run->index >= before; run->index--, run->visit++) {
+        run->at = run->sampler->scheduler->points + run->index;
+        dmi_parallel(run->sampler->context, run->count * run->blocks, undo_block, run);
+    }
+    run->index++;
+}
+
+static dm_status loop(sampling *run) {
+    dm_status status = DM_OK;
+    const dm_sampler_options *options = &run->sampler->options;
+    const int32_t count = run->sampler->scheduler->num_timesteps;
+    int32_t *jumps = run->sampler->jumps.data, farthest = options->start_step - 1;
+    for (int32_t i = 0; options->jump_length > 0 && i <= count / options->jump_length; i++)
+        jumps[i] = options->jump_count > 1 ? options->jump_count - 1 : 0;
+    for (run->index = options->start_step; run->index < count; advance(run)) {
+        run->is_repeated = run->index <= farthest;
+        if (!run->is_repeated) farthest = run->index;
+        DM_TRY(step_all(run));
     }
 done:
     return status;
@@ -354,6 +436,12 @@ static dm_status check_tensors(const dm_sampler *sampler, const dm_tensor *seeds
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "labels: expected i32 [%lld] with guidance_scale %g, got NULL",
                         (long long)out->shape[0], sampler->options.guidance_scale);
+    if (sampler->options.inpaint_image) {
+        DM_TRY(dmi_tensor_check_contiguous(sampler->options.inpaint_image, "options.inpaint_image",
+                                           DM_DTYPE_F32, out->rank, out->shape));
+        DM_TRY(dmi_tensor_check_contiguous(sampler->options.inpaint_mask, "options.inpaint_mask",
+                                           DM_DTYPE_F32, out->rank, out->shape));
+    }
     if (x_init)
         DM_TRY(dmi_tensor_check_contiguous(x_init, "x_init", DM_DTYPE_F32, out->rank, out->shape));
     else if (sampler->options.start_step > 0)
@@ -402,6 +490,10 @@ static dm_status prepare(const sampling *run) {
         DM_TRY(reserve(context, &sampler->scratch, 3 * run->chunk * run->size, sizeof(float)));
         DM_TRY(reserve(context, &sampler->limits, run->chunk, sizeof(double)));
     }
+    if (sampler->options.jump_length > 0)
+        DM_TRY(reserve(context, &sampler->jumps,
+                       1 + sampler->scheduler->num_timesteps / sampler->options.jump_length,
+                       sizeof(int32_t)));
     if (run->labels) DM_TRY(reserve(context, &sampler->labels, rows, sizeof(int32_t)));
     if (sampler->options.progress)
         DM_TRY(reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));

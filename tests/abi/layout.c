@@ -205,7 +205,7 @@ _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
 _Static_assert(offsetof(dm_rng_state, stream) == 8, "stream");
 _Static_assert(offsetof(dm_rng_state, index) == 16, "index");
 
-_Static_assert(sizeof(dm_sampler_options) >= 72, "dm_sampler_options");
+_Static_assert(sizeof(dm_sampler_options) >= 96, "dm_sampler_options");
 _Static_assert(offsetof(dm_sampler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sampler_options, num_inference_steps) == 4, "num_inference_steps");
 _Static_assert(offsetof(dm_sampler_options, guidance_scale) == 8, "guidance_scale");
@@ -217,6 +217,10 @@ _Static_assert(offsetof(dm_sampler_options, progress_user) == 40, "progress_user
 _Static_assert(offsetof(dm_sampler_options, guidance_rescale) == 48, "guidance_rescale");
 _Static_assert(offsetof(dm_sampler_options, guide) == 56, "guide");
 _Static_assert(offsetof(dm_sampler_options, guide_user) == 64, "guide_user");
+_Static_assert(offsetof(dm_sampler_options, inpaint_image) == 72, "inpaint_image");
+_Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask");
+_Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
+_Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
 
 _Static_assert(sizeof(dm_scheduler_options) >= 288, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");

@@ -205,6 +205,51 @@ static void test_undo_continues_the_forward_process(void **state) {
     }
 }
 
+/* RePaint: the known half ends as the image, the other half does not, for any batch split; and the stretches
+ * are walked as often as asked. */
+static void test_inpainting(void **state) {
+    (void)state;
+    bench *b = open_bench(NULL, DM_SAMPLER_DDIM), *other = open_bench(NULL, DM_SAMPLER_DDIM);
+    static float image[N * SIZE], mask[N * SIZE];
+    dm_tensor image_t, mask_t;
+    dmi_tensor_view(&image_t, image, DM_DTYPE_F32, 4, image_shape);
+    dmi_tensor_view(&mask_t, mask, DM_DTYPE_F32, 4, image_shape);
+    for (int i = 0; i < N * SIZE; i++) image[i] = 0.5f + 0.1f * (float)(i % 3), mask[i] = i % 2 ? 1.0f : 0.0f;
+    for (int jumps = 0; jumps <= 1; jumps++) {
+        b->options.inpaint_image = &image_t;
+        b->options.inpaint_mask = &mask_t;
+        b->options.jump_length = jumps ? 2 : 0;
+        b->options.jump_count = jumps ? 3 : 0;
+        other->options = b->options;
+        other->options.max_batch = 2;
+        make_sampler(NULL, b);
+        make_sampler(NULL, other);
+        run(b, NULL);
+        run(other, NULL);
+        assert_memory_equal(b->out, other->out, sizeof(b->out));
+        /* six steps; after the 4th and the last but one stretch's ends, 0 and 2 steps before the end, twice 2
+         * back */
+        assert_int_equal(b->net.calls, jumps ? STEPS + 2 * 2 * 2 : STEPS);
+        for (int i = 0; i < N * SIZE; i++)
+            if (mask[i] != 0)
+                assert_true(b->out[i] == image[i]);
+            else
+                assert_true(isfinite(b->out[i]) && b->out[i] != image[i]);
+    }
+    b->options.inpaint_mask = NULL;
+    dm_sampler_destroy(b->sampler);
+    b->sampler = NULL;
+    assert_fails(dm_sampler_create(NULL, b->scheduler, predict, &b->net, &b->options, &b->sampler),
+                 DM_ERROR_INVALID_ARGUMENT, "inpaint_mask");
+    close_bench(b);
+    close_bench(other);
+    b = open_bench(NULL, DM_SAMPLER_HEUN);
+    b->options.jump_length = 2;
+    assert_fails(dm_sampler_create(NULL, b->scheduler, predict, &b->net, &b->options, &b->sampler),
+                 DM_ERROR_UNSUPPORTED, "cannot go back");
+    close_bench(b);
+}
+
 /* ---- between two seeds ---- */
 
 static void test_interpolation_keeps_the_length(void **state) {
@@ -277,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_gradient_moves_the_score),
         cmocka_unit_test(test_respacing),
         cmocka_unit_test(test_undo_continues_the_forward_process),
+        cmocka_unit_test(test_inpainting),
         cmocka_unit_test(test_interpolation_keeps_the_length),
         cmocka_unit_test(test_inversion_and_reconstruction),
     };
