@@ -37,7 +37,7 @@ static struct {
 } o = {.checkpoint = "out/ddpm.safetensors",
        .data = DEFAULT_DATA,
        .out = "out",
-       .samplers = "ddpm,ddim,euler_a,dpmpp_2m",
+       .samplers = "euler_a,ddim,dpmpp_2m,unipc",
        .spacing = "trailing",
        .variance = "fixed_large",
        .steps = {3, {10, 20, 50}},
