@@ -69,6 +69,12 @@ typedef int32_t dm_sampler_type;
 #define DM_SAMPLER_LCM              24 /**< latent consistency models: Luo et al. 2023 */
 #define DM_SAMPLER_TCD              25 /**< trajectory consistency distillation: Zheng et al. 2024; eta is its gamma */
 #define DM_SAMPLER_CM               26 /**< consistency models: Song et al. 2023; DM_PROCESS_EDM alone */
+#define DM_SAMPLER_EDM              27 /**< Karras et al. 2022, algorithm 2: Heun with stochastic churn */
+#define DM_SAMPLER_EDM_EULER        28 /**< the same with Euler's method: one network call a step */
+#define DM_SAMPLER_DPMPP_2S_A       29 /**< DPM-Solver++(2S) ancestral (k-diffusion): two network calls a step */
+#define DM_SAMPLER_DPMPP_SDE        30 /**< DPM-Solver++ SDE (k-diffusion): two network calls a step */
+#define DM_SAMPLER_DPMPP_3M_SDE     31 /**< DPM-Solver++(3M) SDE (k-diffusion) */
+#define DM_SAMPLER_DPM_FAST         32 /**< DPM-Solver-fast (Lu et al. 2022a): N network calls; eta is its noise */
 
 /** Which marginals the state has, x_t = alpha x0 + sigma eps, and what the network sees of them. Algorithms
  * in sigma (Euler and its relatives) take a network of the discrete process with the input x / sqrt(sigma^2 +
@@ -134,7 +140,7 @@ typedef struct dm_scheduler_options {
     int32_t
         continuous_timesteps;  /**< 1: the network of a discrete process sees t = log(sigma) / 4; default 0 */
     double lambda_min_clipped; /**< DPM-Solver starts where log(alpha / sigma) >= this; default 0: anywhere */
-    double churn;              /**< of Euler, S_churn: noise added again, in N parts; default 0 */
+    double churn;              /**< of Euler and EDM, S_churn: noise added again, in N parts; default 0 */
     double churn_min;          /**< S_tmin: lowest sigma with churn; default 0 */
     double churn_max;          /**< S_tmax: highest sigma with churn; default 0: no bound */
     double churn_noise;        /**< S_noise: standard deviation of churn's noise; default 0: 1 */
@@ -153,6 +159,8 @@ typedef struct dm_scheduler_options {
     uint64_t disable_corrector; /**< bit k: UniPC does not correct step k; default 0 */
     double timestep_scaling;    /**< of LCM's boundary condition, > 0; default 0: 10 */
     int32_t original_inference_steps; /**< of LCM and TCD: timesteps that the network knows; default 0: 50 */
+    double ancestral_eta; /**< of the ancestral methods in sigma, DPM-Solver++ SDE and 3M SDE: share of the
+                             noise, > 0; default 0: 1 */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.

@@ -122,6 +122,7 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
         {"sample_max_value", options->sample_max_value},
         {"timestep_scaling", options->timestep_scaling},
         {"original_inference_steps", options->original_inference_steps},
+        {"ancestral_eta", options->ancestral_eta},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (!(rows[i].value >= 0 && isfinite(rows[i].value)))

@@ -13,6 +13,7 @@ typedef struct dmi_point {
     int32_t timestep; /* the training timestep nearest to t */
     double alpha, sigma;
     double input_scale; /* the network gets input_scale * x */
+    double level;       /* sigma before noise was added for this call; only of algorithms that do so */
 } dmi_point;
 
 struct dm_scheduler {

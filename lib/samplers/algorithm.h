@@ -159,6 +159,15 @@ void dmi_sa_solver_weights(const dm_scheduler *scheduler, int32_t index, int32_t
 void dmi_lcm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 void dmi_tcd_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 void dmi_cm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_edm_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_two_stage_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_dpmpp_3m_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+void dmi_dpm_fast_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
+int32_t dmi_edm_history(const dm_scheduler_options *options);
+int32_t dmi_two_stage_history(const dm_scheduler_options *options);
+int32_t dmi_dpmpp_3m_history(const dm_scheduler_options *options);
+int32_t dmi_dpm_fast_history(const dm_scheduler_options *options);
+extern const dmi_calls dmi_edm_calls, dmi_edm_euler_calls, dmi_two_stage_calls, dmi_dpm_fast_calls;
 int32_t dmi_kdpm2_history(const dm_scheduler_options *options);
 int32_t dmi_lms_history(const dm_scheduler_options *options);
 int32_t dmi_pndm_history(const dm_scheduler_options *options);
@@ -170,6 +179,13 @@ int32_t dmi_unipc_history(const dm_scheduler_options *options);
 int32_t dmi_deis_history(const dm_scheduler_options *options);
 int32_t dmi_sa_solver_history(const dm_scheduler_options *options);
 extern const dmi_calls dmi_kdpm2_calls, dmi_pndm_calls, dmi_plms_calls;
+
+/* ---- what the ancestral methods share (ancestral.c) ---- */
+
+double dmi_ancestral_eta(const dm_scheduler_options *options);
+/* sigma_up and sigma_down of a step with noise of that share. */
+double dmi_ancestral_up(double eta, double from, double to);
+double dmi_ancestral_down(double eta, double from, double to);
 
 /* ---- what the solvers in lambda share (dpm_multistep.c) ---- */
 

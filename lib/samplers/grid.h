@@ -39,6 +39,7 @@ int32_t dmi_grid_lambdas(const dm_scheduler *scheduler, int32_t steps, int32_t c
 int32_t dmi_grid_inverse(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_ipndm(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_distilled(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
+int32_t dmi_grid_dpm_fast(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_cm(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 
 #endif

@@ -18,9 +18,9 @@ static int is_first(int32_t index) {
     return index % 2 == 0;
 }
 
-/* sigma_down^2 = to^2 - sigma_up^2 with the variance of q(x_to | x_from, x0). */
 static double target(const dm_scheduler *scheduler, double from, double to) {
-    return scheduler->options.sampler == DM_SAMPLER_KDPM2_A ? to * to / from : to;
+    if (scheduler->options.sampler != DM_SAMPLER_KDPM2_A) return to;
+    return dmi_ancestral_down(dmi_ancestral_eta(&scheduler->options), from, to);
 }
 
 static void expand(const dm_scheduler *scheduler, int32_t steps, dmi_point *points) {

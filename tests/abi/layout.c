@@ -222,7 +222,7 @@ _Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask")
 _Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
 _Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
 
-_Static_assert(sizeof(dm_scheduler_options) >= 288, "dm_scheduler_options");
+_Static_assert(sizeof(dm_scheduler_options) >= 296, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_scheduler_options, num_train_timesteps) == 4, "num_train_timesteps");
 _Static_assert(offsetof(dm_scheduler_options, beta_schedule) == 8, "beta_schedule");
@@ -271,6 +271,7 @@ _Static_assert(offsetof(dm_scheduler_options, corrector_order) == 260, "correcto
 _Static_assert(offsetof(dm_scheduler_options, disable_corrector) == 264, "disable_corrector");
 _Static_assert(offsetof(dm_scheduler_options, timestep_scaling) == 272, "timestep_scaling");
 _Static_assert(offsetof(dm_scheduler_options, original_inference_steps) == 280, "original_inference_steps");
+_Static_assert(offsetof(dm_scheduler_options, ancestral_eta) == 288, "ancestral_eta");
 
 _Static_assert(sizeof(dm_sde_reverse_options) >= 16, "dm_sde_reverse_options");
 _Static_assert(offsetof(dm_sde_reverse_options, struct_size) == 0, "struct_size");
@@ -630,6 +631,12 @@ _Static_assert(DM_SAMPLER_SA_SOLVER == 23, "value");
 _Static_assert(DM_SAMPLER_LCM == 24, "value");
 _Static_assert(DM_SAMPLER_TCD == 25, "value");
 _Static_assert(DM_SAMPLER_CM == 26, "value");
+_Static_assert(DM_SAMPLER_EDM == 27, "value");
+_Static_assert(DM_SAMPLER_EDM_EULER == 28, "value");
+_Static_assert(DM_SAMPLER_DPMPP_2S_A == 29, "value");
+_Static_assert(DM_SAMPLER_DPMPP_SDE == 30, "value");
+_Static_assert(DM_SAMPLER_DPMPP_3M_SDE == 31, "value");
+_Static_assert(DM_SAMPLER_DPM_FAST == 32, "value");
 _Static_assert(DM_PROCESS_DISCRETE == 1, "value");
 _Static_assert(DM_PROCESS_EDM == 2, "value");
 _Static_assert(DM_PROCESS_FLOW == 3, "value");

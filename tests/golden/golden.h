@@ -128,6 +128,7 @@ void golden_schedules(golden *g);
 void golden_samplers(golden *g);
 void golden_score_sde(golden *g);
 void golden_edm(golden *g);
+void golden_kdiffusion(golden *g);
 void golden_diffusion(golden *g);
 void golden_loops(golden *g);
 void golden_guidance(golden *g);

@@ -24,6 +24,7 @@ static const struct {
     {"guidance", "", golden_guidance},
     {"score_sde", "", golden_score_sde},
     {"edm", "", golden_edm},
+    {"kdiffusion", "", golden_kdiffusion},
     {"torchsde", "", golden_torchsde},
 };
 enum { NUM_KINDS = sizeof kinds / sizeof kinds[0] };
