@@ -67,7 +67,7 @@ static void test_what_is_written_is_read(void **state) {
         if (type == DM_SAMPLER_CM) options.prediction_type = DM_PREDICTION_EPSILON;
         dm_scheduler *s = make(&options);
         const dm_status status = dm_scheduler_save_pretrained(s, path);
-        if (type == DM_SAMPLER_LECTURE) {
+        if (type == DM_SAMPLER_LECTURE || type >= DM_SAMPLER_EDM) { /* the package has none of these */
             assert_int_equal(status, DM_ERROR_UNSUPPORTED);
         } else {
             if (status != DM_OK || dm_scheduler_load_pretrained(NULL, path, 0, &copy) != DM_OK)
