@@ -112,6 +112,13 @@ DM_API int32_t dm_net_out_channels(const dm_net *net);
  *  Errors: INVALID_ARGUMENT, IO, OUT_OF_MEMORY. Threads: any, while nobody changes the weights. Cost:
  * O(weights), one fsync. Since: 0.1 */
 DM_API dm_status dm_net_save(const dm_net *net, const char *path);
+/** Writes the same with the weights in another type.
+ *  @param net the network
+ *  @param path as for dm_net_save()
+ *  @param dtype DM_DTYPE_F32, F16 or BF16, rounded to nearest even; dm_net_load() reads all three
+ *  Errors: INVALID_ARGUMENT, IO, OUT_OF_MEMORY. Threads: any, while nobody changes the weights. Cost:
+ * O(weights), one fsync. Since: 0.1 */
+DM_API dm_status dm_net_save_as(const dm_net *net, const char *path, dm_dtype dtype);
 /** Rebuilds a network from a file of dm_net_save() or dm_trainer_save().
  *  @param context allocator and threads, NULL: default
  *  @param path file name

@@ -12,7 +12,8 @@ DM_BEGIN_DECLS
 /** Options of dm_unet_load_pretrained(). Fill with dm_pretrained_options_init(). */
 typedef struct dm_pretrained_options {
     uint32_t struct_size; /**< sizeof(dm_pretrained_options) */
-    int32_t reserved;     /**< zero */
+    int32_t
+        use_ema; /**< 1: the averaged weights of a file of dm_trainer_save(); 0 (default): the trained ones */
     const char *variant; /**< of the directory's weights, "fp16" for diffusion_pytorch_model.fp16.safetensors;
                               NULL (default): none */
 } dm_pretrained_options;
@@ -29,7 +30,7 @@ DM_API void dm_pretrained_options_init(dm_pretrained_options *options, uint32_t 
  *  - a directory with config.json ("_class_name": "UNet2DModel") and diffusion_pytorch_model.safetensors, or
  *    the index diffusion_pytorch_model.safetensors.index.json and the files that it names; or the directory
  * of a pipeline that has such a one as "unet";
- *  - a file of dm_net_save().
+ *  - a file of dm_net_save() or dm_trainer_save().
  *  Weights may be f32, f64, f16 or bf16, all exact in f32 but f64, which is rounded; they go from the mapped
  * file into the network's memory. Every parameter must be there and nothing else; the message names what is
  * missing, what is too many and what has another shape. So must every key of config.json be known, or be what

@@ -33,7 +33,7 @@ dm_status dmi_pretrained_names(const char *variant, dmi_pretrained_files *files)
 
 /* ---- a directory of diffusers ---- */
 
-/* Attention layers had other names before diffusers 0.15. */
+/* Attention layers have other names in old files. */
 static int old_attention_name(const char *name, char *alias, size_t size) {
     static const char *const pairs[][2] = {
         {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
@@ -155,13 +155,14 @@ done:
 
 /* ---- one file ---- */
 
-static dm_status load_file(dm_context *context, const char *path, dm_net **out) {
+static dm_status load_file(dm_context *context, const char *path, const dm_pretrained_options *o,
+                           dm_net **out) {
     dmi_weights *weights;
     dm_status status = dmi_weights_open(context, path, &weights);
     if (status != DM_OK) return status;
     const int is_own = dmi_weights_metadata(weights, "architecture") != NULL;
     dmi_weights_close(weights);
-    if (is_own) return dm_net_load(context, path, 0, out);
+    if (is_own) return dm_net_load(context, path, o->use_ema, out);
     return dmi_fail(
         DM_ERROR_UNSUPPORTED,
         "%s: expected a file of dm_net_save(): of tensors alone the structure is not known; weights of "
@@ -178,7 +179,8 @@ dm_status dm_unet_load_pretrained(dm_context *context, const char *path, const d
     context = dmi_context(context);
     if (options != NULL) DM_TRY(dmi_options_read(&o, sizeof o, options, "dm_pretrained_options"));
     DM_TRY(dmi_check_path(path));
-    status = dmi_is_directory(path) ? load_directory(context, path, &o, out) : load_file(context, path, out);
+    status =
+        dmi_is_directory(path) ? load_directory(context, path, &o, out) : load_file(context, path, &o, out);
 done:
     return status;
 }

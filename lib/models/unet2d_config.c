@@ -5,7 +5,7 @@
 
 /* ---- reading ---- */
 
-/* Before 0.10 the names of blocks began so. */
+/* The names of blocks in old files begin so. */
 static const char old_prefix[] = "UNetRes";
 
 /* diffusers' names, by DM_UNET2D_BLOCK_*. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "diffusion/version.h"
+#include "io/safetensors.h"
 #include "train/train.h"
 
 /* ---- writing ---- */
@@ -90,9 +91,14 @@ dm_status dmi_file_write(const dmi_file_builder *file, const char *path) {
     const dm_tensor **tensors = dmi_alloc_array(file->context, (size_t)count, sizeof *tensors);
     if (tensors == NULL) return dm_last_status();
     for (int32_t i = 0; i < count; i++) tensors[i] = &file->views[i];
-    const dm_status status =
-        dm_safetensors_save(file->context, path, count, (const char *const *)file->names, tensors,
-                            file->num_pairs, file->keys, (const char *const *)file->values);
+    const dmi_safetensors_content content = {.count = count,
+                                             .metadata_count = file->num_pairs,
+                                             .names = (const char *const *)file->names,
+                                             .tensors = tensors,
+                                             .keys = file->keys,
+                                             .values = (const char *const *)file->values,
+                                             .dtype = file->dtype};
+    const dm_status status = dmi_safetensors_write(file->context, path, &content);
     dmi_free(file->context, tensors);
     return status;
 }

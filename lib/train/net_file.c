@@ -8,18 +8,26 @@ static dm_status check_path(const char *path) {
     return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "path: expected a file name, got NULL");
 }
 
-dm_status dm_net_save(const dm_net *net, const char *path) {
+dm_status dm_net_save_as(const dm_net *net, const char *path, dm_dtype dtype) {
     dm_status status = DM_OK;
     dmi_file_builder file = {0};
     if (net == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
     DM_TRY(check_path(path));
+    if (dtype != DM_DTYPE_F32 && dtype != DM_DTYPE_F16 && dtype != DM_DTYPE_BF16)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "dtype: expected f32, f16 or bf16, got %s",
+                        dm_dtype_name(dtype));
     DM_TRY(dmi_file_begin(&file, net->context, net->num_params, 4));
     DM_TRY(dmi_file_header(&file, net, "net"));
     DM_TRY(dmi_file_add_params(&file, net, "", net->weights));
+    file.dtype = dtype;
     DM_TRY(dmi_file_write(&file, path));
 done:
     dmi_file_end(&file);
     return status;
+}
+
+dm_status dm_net_save(const dm_net *net, const char *path) {
+    return dm_net_save_as(net, path, DM_DTYPE_F32);
 }
 
 static int has_ema(const dmi_weights *weights) {

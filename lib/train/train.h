@@ -131,6 +131,7 @@ double dmi_mse_loss(dm_context *context, const float *out, float *target, int64_
 typedef struct dmi_file_builder {
     dm_context *context;
     int32_t num_tensors, num_pairs, tensor_capacity, pair_capacity;
+    dm_dtype dtype; /* of all tensors in the file, 0: each its own */
     char **names;
     dm_tensor *views;
     const char **keys; /* borrowed */

@@ -189,7 +189,7 @@ _Static_assert(offsetof(dm_preconditioning_options, num_timesteps) == 32, "num_t
 
 _Static_assert(sizeof(dm_pretrained_options) >= 16, "dm_pretrained_options");
 _Static_assert(offsetof(dm_pretrained_options, struct_size) == 0, "struct_size");
-_Static_assert(offsetof(dm_pretrained_options, reserved) == 4, "reserved");
+_Static_assert(offsetof(dm_pretrained_options, use_ema) == 4, "use_ema");
 _Static_assert(offsetof(dm_pretrained_options, variant) == 8, "variant");
 
 _Static_assert(sizeof(dm_pretrained_save_options) >= 32, "dm_pretrained_save_options");
@@ -858,6 +858,7 @@ int32_t dm_net_num_classes(const dm_net *net);
 int32_t dm_net_in_channels(const dm_net *net);
 int32_t dm_net_out_channels(const dm_net *net);
 dm_status dm_net_save(const dm_net *net, const char *path);
+dm_status dm_net_save_as(const dm_net *net, const char *path, dm_dtype dtype);
 dm_status dm_net_load(dm_context *context, const char *path, int32_t use_ema, dm_net **out);
 dm_status dm_net_load_weights(dm_net *net, const char *path);
 void dm_session_options_init(dm_session_options *options, uint32_t struct_size);

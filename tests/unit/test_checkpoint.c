@@ -525,6 +525,33 @@ static void test_foreign_weights(void **state) {
     dm_net_destroy(net);
 }
 
+/* Weights of 16 bits in the library's own file. */
+static void test_save_as(void **state) {
+    (void)state;
+    static const int32_t dims[3] = {3, 5, 2};
+    static const struct {
+        dm_dtype dtype;
+        float step;
+        const char *name;
+    } types[] = {{DM_DTYPE_F32, 0, "F32"}, {DM_DTYPE_F16, 0x1p-10f, "F16"}, {DM_DTYPE_BF16, 0x1p-7f, "BF16"}};
+    dm_net *net = make_mlp(NULL, 3, dims), *other = NULL;
+    for (int i = 0; i < 3; i++) {
+        dm_safetensors *file;
+        OK(dm_net_save_as(net, path, types[i].dtype));
+        OK(dm_safetensors_open(NULL, path, &file));
+        assert_string_equal(dm_safetensors_dtype_name(file, 0), types[i].name);
+        dm_safetensors_close(file);
+        OK(dm_net_load(NULL, path, 0, &other));
+        for (int64_t k = 0; k < net->flat_size; k++)
+            assert_true(fabsf(other->weights[k] - net->weights[k]) <=
+                        types[i].step / 2 * fabsf(net->weights[k]));
+        dm_net_destroy(other);
+    }
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "dtype: expected f32, f16 or bf16, got i32",
+          dm_net_save_as(net, path, DM_DTYPE_I32));
+    dm_net_destroy(net);
+}
+
 static void test_net_errors(void **state) {
     (void)state;
     static const char *const key[1] = {"architecture"}, *const nonsense[1] = {
@@ -585,12 +612,13 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume),     cmocka_unit_test(test_learning_rate),
-        cmocka_unit_test(test_fit_writes), cmocka_unit_test(test_unwritable),
-        cmocka_unit_test(test_mismatches), cmocka_unit_test(test_resume_errors),
-        cmocka_unit_test(test_truncated),  cmocka_unit_test(test_patched),
-        cmocka_unit_test(test_net_file),   cmocka_unit_test(test_foreign_weights),
-        cmocka_unit_test(test_net_errors), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_resume),        cmocka_unit_test(test_learning_rate),
+        cmocka_unit_test(test_fit_writes),    cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_mismatches),    cmocka_unit_test(test_resume_errors),
+        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_patched),
+        cmocka_unit_test(test_net_file),      cmocka_unit_test(test_foreign_weights),
+        cmocka_unit_test(test_save_as),       cmocka_unit_test(test_net_errors),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
