@@ -5,6 +5,7 @@
 #ifndef DIFFUSION_PRETRAINED_H
 #define DIFFUSION_PRETRAINED_H
 
+#include "diffusion/adm.h"
 #include "diffusion/net.h"
 
 DM_BEGIN_DECLS
@@ -16,6 +17,10 @@ typedef struct dm_pretrained_options {
         use_ema; /**< 1: the averaged weights of a file of dm_trainer_save(); 0 (default): the trained ones */
     const char *variant; /**< of the directory's weights, "fp16" for diffusion_pytorch_model.fp16.safetensors;
                               NULL (default): none */
+    const dm_adm_options *adm; /**< what names and shapes of guided-diffusion's weights do not tell:
+                                  num_heads, num_head_channels, num_heads_upsample, attention_order, dropout,
+                                    has_null_class; its other fields are not used. NULL (default): such
+                                  weights are refused */
 } dm_pretrained_options;
 
 /** Fills `options` with the defaults.
@@ -30,6 +35,7 @@ DM_API void dm_pretrained_options_init(dm_pretrained_options *options, uint32_t 
  *  - a directory with config.json ("_class_name": "UNet2DModel") and diffusion_pytorch_model.safetensors, or
  *    the index diffusion_pytorch_model.safetensors.index.json and the files that it names; or the directory
  * of a pipeline that has such a one as "unet";
+ *  - a file of guided-diffusion's UNetModel.state_dict(), with options.adm;
  *  - a file of dm_net_save() or dm_trainer_save().
  *  Weights may be f32, f64, f16 or bf16, all exact in f32 but f64, which is rounded; they go from the mapped
  * file into the network's memory. Every parameter must be there and nothing else; the message names what is

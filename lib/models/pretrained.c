@@ -6,6 +6,7 @@
 
 #include "graph/net_weights.h"
 #include "io/file.h"
+#include "models/adm_state.h"
 #include "models/pretrained.h"
 #include "models/unet2d_config.h"
 
@@ -155,19 +156,54 @@ done:
 
 /* ---- one file ---- */
 
+static dm_status load_adm(dm_context *context, const dmi_weights *weights, const dm_pretrained_options *o,
+                          dm_net **out) {
+    dm_adm_options known;
+    dmi_adm_state state;
+    dm_status status = DM_OK;
+    dm_adm_options_init(&known, sizeof known);
+    if (o->adm == NULL)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.adm: expected the attention heads of guided-diffusion's "
+                        "weights, which their shapes do not tell, got NULL");
+    DM_TRY(dmi_options_read(&known, sizeof known, o->adm, "dm_adm_options"));
+    DM_TRY(dmi_adm_read_state(weights, &known, &state));
+    status = dm_adm_create(context, &state.options, out);
+done:
+    return status;
+}
+
+/* Tensors without a description of the network. */
+static dm_status load_state(dm_context *context, const char *path, const dmi_weights *weights,
+                            const dm_pretrained_options *o, dm_net **out) {
+    dm_net *net = NULL;
+    dm_status status;
+    if (!dmi_adm_is_state(weights))
+        return dmi_fail(
+            DM_ERROR_UNSUPPORTED,
+            "%s: expected a file of dm_net_save(), or guided-diffusion's names: of these tensors the "
+            "structure is not known; weights of diffusers need the directory with their config.json",
+            path);
+    DM_TRY(in_file(load_adm(context, weights, o, &net), path));
+    DM_TRY(dmi_net_read_weights(net, weights, path, NULL));
+    *out = net;
+    net = NULL;
+done:
+    dm_net_destroy(net);
+    return status;
+}
+
 static dm_status load_file(dm_context *context, const char *path, const dm_pretrained_options *o,
                            dm_net **out) {
     dmi_weights *weights;
     dm_status status = dmi_weights_open(context, path, &weights);
     if (status != DM_OK) return status;
-    const int is_own = dmi_weights_metadata(weights, "architecture") != NULL;
+    if (dmi_weights_metadata(weights, "architecture") != NULL)
+        status = dm_net_load(context, path, o->use_ema, out);
+    else
+        status = load_state(context, path, weights, o, out);
     dmi_weights_close(weights);
-    if (is_own) return dm_net_load(context, path, o->use_ema, out);
-    return dmi_fail(
-        DM_ERROR_UNSUPPORTED,
-        "%s: expected a file of dm_net_save(): of tensors alone the structure is not known; weights of "
-        "diffusers need the directory with their config.json",
-        path);
+    return status;
 }
 
 dm_status dm_unet_load_pretrained(dm_context *context, const char *path, const dm_pretrained_options *options,

@@ -187,10 +187,11 @@ _Static_assert(offsetof(dm_preconditioning_options, beta_d) == 16, "beta_d");
 _Static_assert(offsetof(dm_preconditioning_options, beta_min) == 24, "beta_min");
 _Static_assert(offsetof(dm_preconditioning_options, num_timesteps) == 32, "num_timesteps");
 
-_Static_assert(sizeof(dm_pretrained_options) >= 16, "dm_pretrained_options");
+_Static_assert(sizeof(dm_pretrained_options) >= 24, "dm_pretrained_options");
 _Static_assert(offsetof(dm_pretrained_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_pretrained_options, use_ema) == 4, "use_ema");
 _Static_assert(offsetof(dm_pretrained_options, variant) == 8, "variant");
+_Static_assert(offsetof(dm_pretrained_options, adm) == 16, "adm");
 
 _Static_assert(sizeof(dm_pretrained_save_options) >= 32, "dm_pretrained_save_options");
 _Static_assert(offsetof(dm_pretrained_save_options, struct_size) == 0, "struct_size");

@@ -117,6 +117,8 @@ int golden_unet2d(golden *g, const cJSON *config, dm_net **out);
 /* The directory made of NAME.config.json and NAME.weights.safetensors, NAME being the first `stem` letters of
  * the file's name. */
 void golden_pretrained(golden *g, int stem);
+/* The weights alone, of guided-diffusion. */
+void golden_pretrained_state(golden *g, const cJSON *config, int stem);
 /* guided-diffusion's UNetModel, EDM's preconditioned networks; 0 as above. */
 int golden_guided_unet(golden *g, const cJSON *config, dm_net **out);
 int golden_edm_net(golden *g, const cJSON *config, dm_net **out);

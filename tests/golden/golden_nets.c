@@ -332,5 +332,7 @@ void golden_net(golden *g) {
     }
     if (is_known && strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0)
         golden_pretrained(g, stem_length(g));
+    if (is_known && cJSON_HasObjectItem(config, "use_new_attention_order"))
+        golden_pretrained_state(g, config, stem_length(g));
     cJSON_Delete(config);
 }

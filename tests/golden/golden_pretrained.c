@@ -67,7 +67,9 @@ static void compare_out(golden *g, const dm_net *net, const char *what, double r
     golden_array x, t, labels, expected;
     dm_session *session = NULL;
     dm_session_options o;
-    if (!golden_get(g, &x, "in/x") || !golden_get(g, &t, "in/timestep") || !golden_get(g, &expected, "out"))
+    const char *times = golden_has(g, "in/timestep") ? "in/timestep" : "in/timesteps";
+    const char *classes = golden_has(g, "in/class_labels") ? "in/class_labels" : "in/y";
+    if (!golden_get(g, &x, "in/x") || !golden_get(g, &t, "%s", times) || !golden_get(g, &expected, "out"))
         return;
     dm_session_options_init(&o, sizeof o);
     o.batch = (int32_t)x.shape[0];
@@ -76,7 +78,7 @@ static void compare_out(golden *g, const dm_net *net, const char *what, double r
     dm_tensor in = golden_tensor_of(g, DM_DTYPE_F32, &x), time = golden_tensor_of(g, DM_DTYPE_F64, &t),
               y = {0};
     dm_tensor out = golden_tensor(g, DM_DTYPE_F32, expected.rank, expected.shape);
-    const int has_labels = golden_has(g, "in/class_labels") && golden_get(g, &labels, "in/class_labels");
+    const int has_labels = golden_has(g, "%s", classes) && golden_get(g, &labels, "%s", classes);
     if (has_labels) y = golden_tensor_of(g, DM_DTYPE_I64, &labels);
     if (golden_ok(g, dm_session_create(net, &o, &session), "dm_session_create") &&
         golden_ok(g, dm_session_forward(session, &in, &time, has_labels ? &y : NULL, &out),
@@ -195,5 +197,32 @@ void golden_pretrained(golden *g, int stem) {
     }
     dm_net_destroy(net);
     remove_place(&p);
+    golden_end(g);
+}
+
+/* A state_dict alone; the heads are the reference's, everything else is in the tensors. */
+void golden_pretrained_state(golden *g, const cJSON *config, int stem) {
+    char path[PATH_SIZE];
+    dm_pretrained_options o;
+    dm_adm_options adm;
+    dm_net *net = NULL, *expected = NULL;
+    if (!golden_begin(g, "pretrained")) return;
+    dm_adm_options_init(&adm, sizeof adm);
+    adm.num_heads = (int32_t)golden_number(config, "num_heads", 1);
+    adm.num_head_channels = (int32_t)fmax(golden_number(config, "num_head_channels", 0), 0);
+    adm.attention_order =
+        golden_flag(config, "use_new_attention_order", 0) ? DM_ADM_ATTENTION_NEW : DM_ADM_ATTENTION_LEGACY;
+    adm.dropout = golden_number(config, "dropout", 0);
+    dm_pretrained_options_init(&o, sizeof o);
+    o.adm = &adm;
+    snprintf(path, sizeof path, "%s/%.*s.weights.safetensors", g->directory, stem, g->name);
+    if (golden_ok(g, dm_unet_load_pretrained(NULL, path, &o, &net), "dm_unet_load_pretrained") &&
+        golden_guided_unet(g, config, &expected)) {
+        compare_out(g, net, "out", 2e-5);
+        if (strcmp(net->architecture, expected->architecture) != 0)
+            golden_fail(g, "\"%s\" is not \"%s\"", net->architecture, expected->architecture);
+    }
+    dm_net_destroy(expected);
+    dm_net_destroy(net);
     golden_end(g);
 }

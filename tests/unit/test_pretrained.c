@@ -448,6 +448,104 @@ static void test_arguments(void **state) {
     dm_net_destroy(net);
 }
 
+/* ---- guided-diffusion's weights ---- */
+
+/* The parameters of a network and nothing that describes it. */
+static const char *save_state(const dm_net *net, int32_t left_out) {
+    const char *names[400], *path = in_directory("state.safetensors");
+    const dm_tensor *tensors[400];
+    int32_t count = 0;
+    assert_true(net->num_params <= 400);
+    for (int32_t i = 0; i < net->num_params; i++) {
+        if (i == left_out) continue;
+        names[count] = net->params[i].name;
+        tensors[count++] = &net->params[i].view;
+    }
+    assert_ok(dm_safetensors_save(NULL, path, count, names, tensors, 0, NULL, NULL));
+    return path;
+}
+
+enum { NUM_ADM = 12 };
+
+static dm_adm_options adm_options(int i) {
+    static const int32_t widths[] = {32, 32, 64}, rates[] = {1, 2, 4};
+    dm_adm_options o;
+    dm_adm_options_init(&o, sizeof o);
+    o.model_channels = 32;
+    o.num_levels = 1 + i % 3;
+    o.channels = widths;
+    o.num_res_blocks = 1 + i % 2;
+    o.in_channels = 1 + i % 4;
+    o.out_channels = i % 2 ? o.in_channels : 2 * o.in_channels;
+    o.attention_rates = rates + i % 2;
+    o.num_attention_rates = i % 4 == 3 ? 0 : 1;
+    o.resblock_updown = i % 4 == 1 && o.num_levels > 1;
+    o.conv_resample = i % 4 != 2 || o.num_levels == 1;
+    o.scale_shift_norm = i % 5 < 2;
+    o.num_classes = i % 3 == 1 ? 10 : 0;
+    o.has_null_class = i == 4;
+    o.num_heads = 2;
+    o.num_head_channels = i % 2 ? 16 : 0;
+    o.attention_order = i % 2 ? DM_ADM_ATTENTION_LEGACY : DM_ADM_ATTENTION_NEW;
+    return o;
+}
+
+/* Names and shapes tell everything but what is asked for. */
+static void test_adm_state(void **state) {
+    (void)state;
+    for (int i = 0; i < NUM_ADM; i++) {
+        const dm_adm_options o = adm_options(i);
+        dm_adm_options known;
+        dm_pretrained_options how;
+        dm_net *net, *back;
+        dm_adm_options_init(&known, sizeof known);
+        known.num_heads = o.num_heads;
+        known.num_head_channels = o.num_head_channels;
+        known.attention_order = o.attention_order;
+        known.has_null_class = o.has_null_class;
+        dm_pretrained_options_init(&how, sizeof how);
+        how.adm = &known;
+        assert_ok(dm_adm_create(NULL, &o, &net));
+        assert_ok(dm_unet_load_pretrained(NULL, save_state(net, -1), &how, &back));
+        assert_same(net, back);
+        dm_net_destroy(back);
+        dm_net_destroy(net);
+    }
+}
+
+/* Whichever tensor is not there, the load fails; only without classes there is another network. */
+static void test_adm_state_refuses(void **state) {
+    (void)state;
+    const dm_adm_options o = adm_options(1);
+    dm_pretrained_options how;
+    dm_net *net, *back;
+    dm_pretrained_options_init(&how, sizeof how);
+    assert_ok(dm_adm_create(NULL, &o, &net));
+    assert_fails(dm_unet_load_pretrained(NULL, save_state(net, -1), &how, &back), DM_ERROR_INVALID_ARGUMENT);
+    assert_non_null(strstr(dm_last_error(), "options.adm"));
+    how.adm = &o;
+    for (int32_t i = 0; i < net->num_params; i++) {
+        const uint64_t memory = dm_context_memory(NULL);
+        const dm_status status = dm_unet_load_pretrained(NULL, save_state(net, i), &how, &back);
+        if (strcmp(net->params[i].name, "label_emb.weight") == 0) {
+            assert_int_equal(status, DM_OK);
+            assert_int_equal(dm_net_num_classes(back), 0);
+            dm_net_destroy(back);
+            continue;
+        }
+        if (status != DM_ERROR_FORMAT && status != DM_ERROR_UNSUPPORTED && status != DM_ERROR_SHAPE)
+            fail_msg("%s: %s", net->params[i].name, dm_last_error());
+        assert_null(back);
+        assert_int_equal(dm_context_memory(NULL), memory);
+    }
+    dm_adm_options wrong = o;
+    wrong.num_head_channels = 24;
+    how.adm = &wrong;
+    assert_fails(dm_unet_load_pretrained(NULL, save_state(net, -1), &how, &back), DM_ERROR_INVALID_ARGUMENT);
+    assert_non_null(strstr(dm_last_error(), "num_head_channels"));
+    dm_net_destroy(net);
+}
+
 /* ---- memory ---- */
 
 static dm_status load_here(dm_context *context, void *arg) {
@@ -535,6 +633,8 @@ int main(void) {
         TEST(test_load_without_memory),
         TEST(test_save_without_memory),
         TEST(test_no_second_copy),
+        TEST(test_adm_state),
+        TEST(test_adm_state_refuses),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }
