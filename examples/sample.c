@@ -33,7 +33,7 @@ static const char about[] = "Samples images with a trained network.\n"
 
 static struct {
     const char *checkpoint, *out, *sampler, *spacing, *class, *singles, *out_idx, *part, *classes;
-    int32_t steps, batch, threads, columns, frames, scale;
+    int32_t steps, batch, threads, columns, frames, scale, size;
     int64_t count;
     double guidance, eta;
     bool ema;
@@ -52,7 +52,9 @@ static struct {
        .ema = true};
 
 static const args_option options[] = {
-    TEXT("checkpoint", &o.checkpoint, "network, as train_unet or quickstart wrote it"),
+    TEXT("checkpoint", &o.checkpoint,
+         "network, as train_unet or quickstart wrote it, or a directory of diffusers"),
+    NUMBER("size", &o.size, 0, 4096, "side of the images, 0: as in training, for a directory 32"),
     TEXT("class", &o.class, "number or name of a class, \"all\", or \"none\": no label"),
     NUMBER("count", &o.count, 1, 1000000, "images, a class with --class all"),
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
@@ -223,6 +225,7 @@ int main(int argc, char **argv) {
     ARGS_PARSE(argc, argv, about, options);
     dm_context *context = make_context(o.threads);
     model_load(context, o.checkpoint, o.ema, &m);
+    if (o.size > 0) m.height = m.width = o.size;
     load_names(&m, &names);
     make_request(&m, &names, &r);
     make_directory(o.out);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "progress.h"
 
@@ -35,9 +36,22 @@ static void read_process(const dm_safetensors *file, const char *name, model *m)
     m->process.betas = m->betas;
 }
 
-void model_load(dm_context *context, const char *file, bool use_ema, model *out) {
+/* Of diffusers: DDPMScheduler's defaults. */
+static void load_directory(dm_context *context, const char *directory, model *out) {
+    check(dm_unet_load_pretrained(context, directory, NULL, &out->net));
+    dm_scheduler_options_init(&out->process, sizeof out->process);
+    out->process.beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+    out->height = out->width = 32;
+    out->num_classes = dm_net_num_classes(out->net);
+}
+
+static bool is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static void load_file(dm_context *context, const char *file, bool use_ema, model *out) {
     dm_safetensors *open;
-    *out = (model){0};
     check(dm_safetensors_open(context, file, &open));
     read_process(open, file, out);
     out->height = read_size(open, "options.height");
@@ -49,9 +63,16 @@ void model_load(dm_context *context, const char *file, bool use_ema, model *out)
     const bool last_class_is_null = architecture != NULL && strncmp(architecture, "unet2d", 6) == 0;
     dm_safetensors_close(open);
     check(dm_net_load(context, file, use_ema, &out->net));
+    out->num_classes = dm_net_num_classes(out->net) - (out->has_null_class && last_class_is_null);
+}
+
+void model_load(dm_context *context, const char *path, bool use_ema, model *out) {
+    *out = (model){0};
+    if (is_directory(path))
+        load_directory(context, path, out);
+    else
+        load_file(context, path, use_ema, out);
     out->channels = dm_net_in_channels(out->net);
-    out->num_classes = dm_net_num_classes(out->net);
-    if (out->has_null_class && last_class_is_null) out->num_classes--;
 }
 
 void model_free(model *m) {

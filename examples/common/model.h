@@ -13,10 +13,10 @@ typedef struct model {
     bool has_null_class; /* trained with label dropout: can be guided and run without labels */
 } model;
 
-/* Reads a checkpoint of dm_trainer (schedule, prediction type and image size are in it) or a file of
- * dm_net_save(): then the lecture's schedule, epsilon and 28 x 28 are taken. use_ema: the averaged weights
- * when the file has them. */
-void model_load(dm_context *context, const char *file, bool use_ema, model *out);
+/* Reads a checkpoint of dm_trainer (schedule, prediction type and image size are in it), a file of
+ * dm_net_save(): then the lecture's schedule, epsilon and 28 x 28 are taken, or a directory of diffusers:
+ * then the linear schedule, epsilon and 32 x 32. use_ema: the averaged weights when the file has them. */
+void model_load(dm_context *context, const char *path, bool use_ema, model *out);
 void model_free(model *m);
 
 /* How to sample. */
