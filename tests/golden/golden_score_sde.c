@@ -359,18 +359,82 @@ static void check_loss(golden *g, const char *rest, const cJSON *json) {
     dm_sde_destroy(c.forward);
 }
 
-/* The losses of the chains themselves: one over noise levels, one over timesteps. */
-static void refuse_discrete_losses(golden *g) {
-    static const char *const names[] = {"loss/ddpm", "loss/smld"};
+/* ---- loss/ddpm, loss/smld: of the chains, whose networks see the number of a level ---- */
+
+/* Levels of the chain from the highest sigma down; the score of model_score() with that number as the label.
+ */
+static int32_t level_score(double t, int64_t n, const double *x, double *out, void *user) {
+    const dm_sde *forward = user;
+    const double label = rint((1 - t) * (STEPS - 1));
+    for (int64_t i = 0; i < dm_sde_dim(forward) * n; i++)
+        out[i] = -(tanh(0.7 * x[i]) + 0.1 * sin(label / 100)) / (1 + label);
+    return 0;
+}
+
+static void check_smld(golden *g, const golden_array *x, golden_array *labels, const golden_array *z,
+                       double expected) {
+    const int64_t shape[2] = {x->shape[0], x->n / x->shape[0]};
+    for (int64_t p = 0; p < labels->n; p++) labels->values[p] = 1 - labels->values[p] / (STEPS - 1);
+    dm_tensor data = golden_tensor_as(g, DM_DTYPE_F64, x, 2, shape);
+    dm_tensor noise = golden_tensor_as(g, DM_DTYPE_F64, z, 2, shape);
+    dm_tensor t = golden_tensor_of(g, DM_DTYPE_F64, labels), loss = golden_tensor(g, DM_DTYPE_F64, 1, shape);
+    dm_sde *forward = process_named(g, "ve", (int32_t)shape[1]), *reverse = NULL;
+    if (!golden_stopped(g) &&
+        golden_ok(g, dm_sde_create_reverse(NULL, forward, level_score, forward, NULL, &reverse), "reverse") &&
+        golden_ok(g, dm_sde_score_loss(reverse, &data, &t, &noise, 0, &loss), "dm_sde_score_loss")) {
+        double sum = 0;
+        for (int64_t p = 0; p < shape[0]; p++) sum += ((const double *)loss.data)[p] / (double)shape[0];
+        golden_compare_one(g, "loss", 2 * sum / (double)shape[1], expected, 0, 1e-5);
+    }
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(forward);
+}
+
+static void check_ddpm(golden *g, const golden_array *x, const golden_array *labels, const golden_array *z,
+                       double expected) {
+    dm_scheduler *scheduler = NULL;
+    golden_array betas;
+    double value = 0;
+    if (!golden_get(g, &betas, "sde/vp/discrete_betas") ||
+        !golden_scheduler_of_betas(g, &betas, DM_SAMPLER_DDPM, DM_PREDICTION_EPSILON, 0, &scheduler))
+        return;
+    dm_tensor data = golden_tensor_of(g, DM_DTYPE_F32, x), noise = golden_tensor_of(g, DM_DTYPE_F32, z);
+    dm_tensor t = golden_tensor_of(g, DM_DTYPE_I64, labels);
+    if (golden_ok(g, dm_scheduler_add_noise(scheduler, &data, &noise, &t, &data), "dm_scheduler_add_noise")) {
+        float *output = data.data;
+        for (int64_t i = 0; i < x->n; i++)
+            output[i] = (float)(tanh(0.7 * (double)output[i]) +
+                                0.1 * sin(labels->values[i / (x->n / x->shape[0])] / 100));
+        if (golden_ok(g, dm_loss_regression(NULL, DM_LOSS_MSE, 0, &data, &noise, NULL, &value, NULL, NULL),
+                      "dm_loss_regression"))
+            golden_compare_one(g, "loss", value, expected, 0, 1e-5);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
+static void check_chain_loss(golden *g, int is_ddpm) {
+    golden_array x, labels, z, expected;
+    if (!golden_get(g, &x, is_ddpm ? "sde/vp/x" : "sde/ve/x") ||
+        !golden_get(g, &labels, "%s/labels", g->label) || !golden_get(g, &z, "%s/z", g->label) ||
+        !golden_get(g, &expected, "%s/loss", g->label))
+        return;
+    if (is_ddpm)
+        check_ddpm(g, &x, &labels, &z, expected.values[0]);
+    else
+        check_smld(g, &x, &labels, &z, expected.values[0]);
+}
+
+static void chain_losses(golden *g) {
+    static const char *const names[] = {"loss/smld", "loss/ddpm"};
     for (int i = 0; i < 2; i++) {
         if (!golden_has(g, "%s/loss", names[i]) || !golden_begin(g, "%s", names[i])) continue;
-        golden_unsupported(g, "a loss over the levels of a chain, not over times");
+        check_chain_loss(g, i);
         golden_end(g);
     }
 }
 
 void golden_score_sde(golden *g) {
-    refuse_discrete_losses(g);
+    chain_losses(g);
     for (int32_t i = 0; i < dm_safetensors_metadata_count(g->file); i++) {
         const char *key = dm_safetensors_metadata_key(g->file, i);
         cJSON *json = golden_metadata(g, key);
