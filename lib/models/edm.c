@@ -161,7 +161,7 @@ static const char *path_of(const edm *e, char path[NAME_SIZE], const char *half,
 
 static const char *block_path(const edm *e, char path[NAME_SIZE], const char *half, int32_t level,
                               int32_t index) {
-    char what[16];
+    char what[24];
     snprintf(what, sizeof what, "block%d", index);
     return path_of(e, path, half, level, what);
 }

@@ -39,7 +39,8 @@ static int has_ema(const dmi_weights *weights) {
 /* A checkpoint of training holds more than weights. */
 static dm_status load_params(dm_net *net, const dmi_weights *weights, const char *path) {
     static const char *const others[] = {"ema.", "optimizer.", "scheduler.", "trainer."};
-    static const dmi_weight_names names = {.ignored = others, .num_ignored = sizeof others / sizeof others[0]};
+    static const dmi_weight_names names = {.ignored = others,
+                                           .num_ignored = sizeof others / sizeof others[0]};
     const dm_status status = dmi_file_check_version(dmi_weights_metadata(weights, DMI_KEY_VERSION), path);
     return status == DM_OK ? dmi_net_read_weights(net, weights, path, &names) : status;
 }

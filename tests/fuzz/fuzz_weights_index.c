@@ -40,9 +40,9 @@ static void make_files(void) {
 }
 
 size_t fuzz_seed(int index, uint8_t *data, size_t capacity) {
-    static const char *const texts[] = {"{\"metadata\": {\"total_size\": 8}, \"weight_map\": "
-                                        "{\"conv.weight\": \"m-1\", \"conv.bias\": \"m-2\"}}",
-                                        "{\"weight_map\":{\"conv.bias\":\"m-2\"}}", "{\"weight_map\":{}}"};
+    static const char *const texts[] = {
+        "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"conv.weight\":\"m-1\"}}",
+        "{\"weight_map\":{\"conv.bias\":\"m-2\"}}", "{\"weight_map\":{}}"};
     if (index >= 3 || strlen(texts[index]) > capacity) return 0;
     memcpy(data, texts[index], strlen(texts[index]));
     return strlen(texts[index]);

@@ -18,13 +18,15 @@ typedef struct place {
 
 static void name_files(place *p) {
     static const char stem[] = "diffusion_pytorch_model";
-    snprintf(p->config, sizeof p->config, "%s/config.json", p->directory);
-    snprintf(p->weights, sizeof p->weights, "%s/%s.safetensors", p->directory, stem);
-    snprintf(p->half, sizeof p->half, "%s/%s.half.safetensors", p->directory, stem);
-    snprintf(p->index, sizeof p->index, "%s/%s.safetensors.index.json", p->directory, stem);
+    char directory[sizeof p->directory];
+    memcpy(directory, p->directory, sizeof directory);
+    snprintf(p->config, sizeof p->config, "%s/config.json", directory);
+    snprintf(p->weights, sizeof p->weights, "%s/%s.safetensors", directory, stem);
+    snprintf(p->half, sizeof p->half, "%s/%s.half.safetensors", directory, stem);
+    snprintf(p->index, sizeof p->index, "%s/%s.safetensors.index.json", directory, stem);
     for (int i = 0; i < 3; i++)
-        snprintf(p->shards[i], sizeof p->shards[i], "%s/%s-%05d-of-%05d.safetensors", p->directory, stem,
-                 i + 1, 3);
+        snprintf(p->shards[i], sizeof p->shards[i], "%s/%s-%05d-of-%05d.safetensors", directory, stem, i + 1,
+                 3);
 }
 
 static void remove_place(place *p) {

@@ -213,7 +213,7 @@ static void test_messages(void **state) {
 static void test_long_messages(void **state) {
     (void)state;
     enum { COUNT = 60 };
-    static char texts[COUNT][40];
+    static char texts[COUNT][48];
     const char *names[COUNT], *path = in_directory("many.safetensors");
     const dm_tensor *tensors[COUNT];
     dm_tensor *one = make(DM_DTYPE_F32, 1, 0, 1);
