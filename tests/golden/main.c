@@ -14,18 +14,12 @@ static const struct {
     const char *prefix, *suffix;
     void (*check)(golden *g);
 } kinds[] = {
-    {"schedules", "", golden_schedules},
-    {"samplers_", "", golden_samplers},
-    {"layers", "", golden_layers},
-    {"optim", "", golden_optim},
-    {"train_", "", golden_train},
-    {"gaussian_diffusion", "", golden_diffusion},
-    {"net_", ".io", golden_net},
-    {"guidance", "", golden_guidance},
-    {"score_sde", "", golden_score_sde},
-    {"edm", "", golden_edm},
-    {"kdiffusion", "", golden_kdiffusion},
-    {"torchsde", "", golden_torchsde},
+    {"schedules", "", golden_schedules},   {"samplers_", "", golden_samplers},
+    {"layers", "", golden_layers},         {"optim", "", golden_optim},
+    {"train_", "", golden_train},          {"gaussian_diffusion", "", golden_diffusion},
+    {"net_", ".io", golden_net},           {"guidance", "", golden_guidance},
+    {"score_sde", "", golden_score_sde},   {"edm", "", golden_edm},
+    {"kdiffusion", "", golden_kdiffusion}, {"torchsde", "", golden_torchsde},
 };
 enum { NUM_KINDS = sizeof kinds / sizeof kinds[0] };
 

@@ -60,10 +60,9 @@ static void backward(const dmi_call *call) {
         DMI_R(dmi_gemm)(1, 0, out, in, batch, 1, call->dout, out, call->in[0], in, 1, call->dparam[0], in);
     /* where no parameter has a gradient, a sample's dx must not depend on its batch: a row at a time */
     const int64_t rows = call->dparam[0] ? batch : 1;
-    for (int64_t b = 0; call->din[0] && b < batch; b += rows)
-        DMI_R(dmi_gemm)
-        (0, 0, rows, in, out, 1, (const real *)call->dout + b * out, out, call->param[0], in,
-         call->accumulate[0] ? 1 : 0, (real *)call->din[0] + b * in, in);
+    for (int64_t b = 0; call->din[0] && b < batch; b += rows) DMI_R(dmi_gemm)
+    (0, 0, rows, in, out, 1, (const real *)call->dout + b * out, out, call->param[0], in,
+     call->accumulate[0] ? 1 : 0, (real *)call->din[0] + b * in, in);
 }
 
 const dmi_op DMI_R(dmi_op_linear) = DMI_OP_ROW("linear", infer, sizes, pack, forward, backward,
