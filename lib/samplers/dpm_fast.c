@@ -84,11 +84,6 @@ int32_t dmi_grid_dpm_fast(const dm_scheduler *scheduler, int32_t steps, int32_t 
 
 /* ---- weights ---- */
 
-/* row += weight eps of this call */
-static void add_eps(double row[DMI_SOURCES], const dmi_point *at, double weight) {
-    dmi_add_eps(row, at, weight);
-}
-
 void dmi_dpm_fast_weights(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
     const dmi_point *points = scheduler->points, *at = points + index;
     const stage s = stage_of(scheduler->num_timesteps, index);
@@ -101,17 +96,17 @@ void dmi_dpm_fast_weights(const dm_scheduler *scheduler, int32_t index, int32_t 
     (void)first;
     step->prev[call == 0 ? (int32_t)DMI_OF_SAMPLE : DMI_OF_HISTORY + START] = 1.0;
     if (call == 0) {
-        add_eps(step->prev, at, -e);
+        dmi_add_eps(step->prev, at, -e);
         step->keep[START][DMI_OF_SAMPLE] = 1.0;
-        add_eps(step->keep[EPS_0], at, 1.0);
+        dmi_add_eps(step->keep[EPS_0], at, 1.0);
         step->keeps = 1u << START | 1u << EPS_0;
     } else {
         /* order 2: r_1 = 1/2, slope e / (2 r_1); order 3: r_1 = 1/3, r_2 = 2/3 */
         const double h = log(start->sigma / to), phi = e - to * h; /* sigma_to h ((e^h - 1) / h - 1) */
         const double slope = s.order == 2 ? e : (call == 1 ? 2.0 : 1.5) * phi / h;
         step->prev[DMI_OF_HISTORY + EPS_0] = slope - e;
-        add_eps(step->prev, at, -slope);
-        add_eps(step->keep[EPS_1], at, 1.0);
+        dmi_add_eps(step->prev, at, -slope);
+        dmi_add_eps(step->keep[EPS_1], at, 1.0);
         step->keeps = 1u << EPS_1;
     }
     if (is_last && down < end->sigma) {

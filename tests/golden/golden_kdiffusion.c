@@ -1,7 +1,7 @@
 /* Runs of k-diffusion's samplers on denoisers in closed form: metadata {"sampler", "denoiser", "sigmas",
  * ...}, tensors x_init, out, sigma_called, xs and noise where they exist. The denoiser is a network of the
- * process alpha = 1 that predicts x0. Tolerances, times max(1, max |x_init|): 1e-4 for whole runs in single
- * precision. */
+ * process alpha = 1 that predicts x0. Tolerance, times the largest of the expected numbers, at least 1: 1e-5
+ * for whole runs in single precision. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,11 +140,14 @@ static dm_tensor next_noise(golden *g, run *r) {
     return golden_tensor_of(g, DM_DTYPE_F32, &row);
 }
 
+static void compare_state(golden *g, const char *what, const dm_tensor *x, const golden_array *expected) {
+    golden_compare_tensor(g, what, x, expected, 1e-5 * fmax(1, golden_max_abs(expected)), 0);
+}
+
 static void loop(golden *g, run *r) {
     dm_tensor x = golden_tensor_of(g, DM_DTYPE_F32, &r->x_init);
     dm_tensor output = golden_tensor(g, DM_DTYPE_F32, r->x_init.rank, r->x_init.shape);
     golden_array out;
-    const double scale = fmax(1, golden_max_abs(&r->x_init));
     const int32_t calls = dm_scheduler_num_timesteps(r->scheduler);
     golden_compare_exact(g, "network calls", calls, (double)r->called.n);
     for (int32_t k = 0; k < calls && !golden_stopped(g); k++) {
@@ -154,7 +157,7 @@ static void loop(golden *g, run *r) {
         golden_compare_one(g, "sigma of a call", sigma, r->called.values[k], 0, 1e-9);
         if (r->has_xs && r->xs.shape[0] == calls) {
             const golden_array expected = golden_row(&r->xs, k);
-            golden_compare_tensor(g, "state", &x, &expected, 1e-4 * scale, 0);
+            compare_state(g, "state", &x, &expected);
         }
         if (!denoise(g, r->model, &x, sigma, &output)) return;
         if (draws && k + 1 < calls) noise = next_noise(g, r);
@@ -163,8 +166,7 @@ static void loop(golden *g, run *r) {
                   dm_stepper_step(r->stepper, &output, &x, draws && k + 1 < calls ? &noise : NULL, &x, NULL),
                   "dm_stepper_step");
     }
-    if (!golden_stopped(g) && golden_get(g, &out, "%s/out", g->label))
-        golden_compare_tensor(g, "out", &x, &out, 1e-4 * scale, 0);
+    if (!golden_stopped(g) && golden_get(g, &out, "%s/out", g->label)) compare_state(g, "out", &x, &out);
 }
 
 static void check_run(golden *g, const cJSON *json) {

@@ -98,6 +98,8 @@ static void test_runs_of_any_length_follow_one_path(void **state) {
     assert_near(end_of_run(8, DM_SAMPLER_DPMPP_2M_SDE), expected, 2e-3);
     assert_near(end_of_run(50, DM_SAMPLER_DPMPP_2M_SDE), expected, 2e-3);
     assert_near(end_of_run(12, DM_SAMPLER_DPMPP_SINGLE_SDE), expected, 2e-3);
+    assert_near(end_of_run(20, DM_SAMPLER_DPMPP_3M_SDE), expected, 2e-3);
+    assert_near(end_of_run(9, DM_SAMPLER_DPMPP_SDE), expected, 2e-3);
     assert_true(fabs(expected - 0.25) > 0.02); /* the noise shows */
 }
 
