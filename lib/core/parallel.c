@@ -164,9 +164,12 @@ static void start_workers(dmi_pool *pool) {
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* A sleeper announces itself and then looks at the gate once more; who moves the gate looks for sleepers
+ * afterwards. Neither look may come before the announcement. Exchanges say so to every machine: some
+ * emulators let a load overtake a sequentially consistent store. */
 static void open_gate(dmi_pool *pool, int64_t helpers) {
     const uint64_t epoch = (atomic_load(&pool->gate) / GATE_EPOCH + 1) & UINT32_MAX;
-    atomic_store(&pool->gate, epoch * GATE_EPOCH | GATE_OPEN);
+    (void)atomic_exchange(&pool->gate, epoch * GATE_EPOCH | GATE_OPEN);
     if (atomic_load(&pool->sleepers) == 0) return;
     (void)pthread_mutex_lock(&pool->mutex);
     if (helpers >= pool->started) {
@@ -190,7 +193,7 @@ static void close_gate(dmi_pool *pool) {
         } while (nanos_now() - start < SPIN_NANOS);
     }
     (void)pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->owner_sleeps, 1);
+    (void)atomic_exchange(&pool->owner_sleeps, 1);
     while ((atomic_load(&pool->gate) & GATE_JOINED) != 0) {
         (void)pthread_cond_wait(&pool->emptied, &pool->mutex);
     }
