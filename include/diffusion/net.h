@@ -193,7 +193,9 @@ DM_API uint64_t dm_session_memory(const dm_session *session);
 
 /** Runs the network: out = net(x, t, labels).
  *
- *  A sample's result is bitwise the same whatever batch it comes in and for any number of threads.
+ *  A sample's result is bitwise the same whatever batch it comes in and for any number of threads. An INFER
+ *  session passes a large batch through the network in pieces that fit the caches, and has memory for a
+ * piece.
  *  @param session the session
  *  @param x [B,C,H,W] (images) or [B,D] (vectors) f32 or f64, any strides, 1 <= B <= options.batch
  *  @param t [B] f32, f64, i32 or i64: timesteps; ignored, and may be NULL, when the network has no time input

@@ -66,6 +66,28 @@ static dmi_backward backward_of(dm_session_mode mode) {
     return mode == DM_SESSION_TRAIN ? DMI_BACKWARD_ALL : DMI_BACKWARD_INPUT;
 }
 
+/* A forward pass goes through the batch in pieces whose activations stay in the caches; every piece reads the
+ * weights again. Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks need 5
+ * to 16 MB, and fewer than four images never pay. */
+enum { CHUNK_BYTES = 10 * 1024 * 1024, CHUNK_MIN = 4 };
+
+static dm_status create_plan(dm_session *s) {
+    const int64_t batch = s->options.batch;
+    const dmi_backward backward = backward_of(s->options.mode);
+    dm_status status = dmi_plan_create(s->net, s->dtype, s->kernels, s->options.conv_algorithm, batch,
+                                       s->input_shape, backward, &s->plan);
+    s->chunk = batch;
+    if (status || backward != DMI_BACKWARD_NONE) return status;
+    const int64_t fitting = CHUNK_BYTES / ((int64_t)s->plan.arena_size / batch + 1);
+    const int64_t wanted = fitting < CHUNK_MIN ? CHUNK_MIN : fitting;
+    if (wanted >= batch) return DM_OK;
+    const int64_t pieces = (batch + wanted - 1) / wanted;
+    s->chunk = (batch + pieces - 1) / pieces;
+    dmi_plan_destroy(s->net, &s->plan);
+    return dmi_plan_create(s->net, s->dtype, s->kernels, s->options.conv_algorithm, s->chunk, s->input_shape,
+                           backward, &s->plan);
+}
+
 static void *at(char *base, size_t offset) {
     return offset == DMI_NOWHERE ? NULL : base + offset;
 }
@@ -82,7 +104,7 @@ static void connect(dm_session *s) {
         *call = (dmi_call){.context = s->context,
                            .kernels = s->kernels,
                            .node = node,
-                           .batch = s->options.batch,
+                           .batch = s->chunk,
                            .conv_algorithm = s->options.conv_algorithm,
                            .out_shape = np->shape,
                            .out = at(s->arena, np->value),
@@ -152,8 +174,7 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
     s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
                                    : (dmi_shape){1, 1, net->in_channels};
-    DM_TRY(dmi_plan_create(net, s->dtype, s->kernels, o.conv_algorithm, o.batch, s->input_shape,
-                           backward_of(o.mode), &s->plan));
+    DM_TRY(create_plan(s));
     s->output_shape = s->plan.nodes[net->output_node].shape;
     DM_TRY(allocate(s));
     connect(s);
@@ -265,6 +286,25 @@ static void fill_inputs(dm_session *s, const dm_tensor *x, const dm_tensor *t, c
             ((float *)value)[b] = -1;
 }
 
+/* Samples first..first+count-1 of a tensor. */
+static dm_tensor samples_of(const dm_tensor *tensor, int64_t first, int64_t count) {
+    dm_tensor view = *tensor;
+    view.data = (char *)tensor->data + first * tensor->strides[0] * dm_dtype_size(tensor->dtype);
+    view.shape[0] = count;
+    return view;
+}
+
+static void forward_piece(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
+                          dm_tensor *out, int64_t first, int64_t count) {
+    const dm_tensor piece_x = samples_of(x, first, count);
+    dm_tensor piece_t = {0}, piece_labels = {0}, piece_out = samples_of(out, first, count);
+    if (s->net->time_node >= 0) piece_t = samples_of(t, first, count);
+    if (labels) piece_labels = samples_of(labels, first, count);
+    fill_inputs(s, &piece_x, &piece_t, labels ? &piece_labels : NULL);
+    dmi_exec_forward(s, count);
+    dmi_border_out(s->calls[s->net->output_node].out, s->dtype, s->output_shape, &piece_out);
+}
+
 dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_tensor *t,
                              const dm_tensor *labels, dm_tensor *out) {
     dm_session *s = session;
@@ -279,10 +319,9 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
     DM_TRY(check_labels(s, labels, batch));
     DM_TRY(check_output(s, out, "out", batch));
     dmi_exec_pack(s);
-    fill_inputs(s, x, t, labels);
     s->dropout_used = s->dropout;
-    dmi_exec_forward(s, batch);
-    dmi_border_out(s->calls[s->net->output_node].out, s->dtype, s->output_shape, out);
+    for (int64_t first = 0; first < batch; first += s->chunk)
+        forward_piece(s, x, t, labels, out, first, batch - first < s->chunk ? batch - first : s->chunk);
     s->forward_batch = batch;
 done:
     return status;

@@ -22,6 +22,7 @@ struct dm_session {
     dmi_call *calls;           /* [num_nodes], forward and backward pointers of the full batch */
     uint64_t weights_version;  /* of the packed weights; 0: none yet */
     int64_t forward_batch;     /* of the last forward, 0: none, or its values are gone */
+    int64_t chunk;             /* images that the plan is for: INFER passes a batch through in pieces */
 };
 
 /* exec.c: the two loops. */
