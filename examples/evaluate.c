@@ -19,7 +19,8 @@
 #include "common.h"
 #include "data.h"
 #include "images.h"
-#include "model.h"
+#include "output.h"
+#include "sampling.h"
 
 static const char about[] =
     "Measures a class-conditional diffusion model: bits/dim of test images, and how often a classifier of "
@@ -169,19 +170,6 @@ typedef struct run {
     score score;
 } run;
 
-/* As a picture's file would hold them. */
-static dm_tensor *to_bytes(dm_context *context, const dm_tensor *images) {
-    const int64_t shape[4] = {dm_tensor_size(images, 0), dm_tensor_size(images, 1), dm_tensor_size(images, 2),
-                              dm_tensor_size(images, 3)};
-    dm_tensor *bytes;
-    check(dm_tensor_create(context, DM_DTYPE_U8, 4, shape, &bytes));
-    const float *x = dm_tensor_const_data(images);
-    uint8_t *byte = dm_tensor_data(bytes);
-    for (int64_t i = 0; i < dm_tensor_numel(images); i++)
-        byte[i] = (uint8_t)lrintf(fminf(fmaxf(127.5f * (x[i] + 1.0f), 0.0f), 255.0f));
-    return bytes;
-}
-
 static void generate(dm_context *context, const model *m, const char *sampler, int32_t steps,
                      const int32_t *labels, run *r) {
     const sampling how = {.sampler = sampler,
@@ -189,6 +177,7 @@ static void generate(dm_context *context, const model *m, const char *sampler, i
                           .steps = steps,
                           .eta = o.eta,
                           .guidance = o.guidance,
+                          .null_label = -1,
                           .batch = o.batch};
     const int64_t count = (int64_t)m->num_classes * o.per_class;
     int64_t *seeds = malloc((size_t)count * sizeof *seeds);
@@ -198,7 +187,7 @@ static void generate(dm_context *context, const model *m, const char *sampler, i
     const double began = now();
     dm_tensor *images = model_sample(context, m, &how, count, seeds, labels);
     r->seconds = now() - began;
-    r->images = to_bytes(context, images);
+    r->images = output_bytes(context, images);
     dm_tensor_destroy(images);
     free(seeds);
 }

@@ -20,7 +20,7 @@
 #include "common.h"
 #include "data.h"
 #include "loss_curve.h"
-#include "model.h"
+#include "sampling.h"
 #include "progress.h"
 
 static const char about[] =
@@ -253,6 +253,7 @@ static void sample(dm_context *context, const char *checkpoint, const class_name
                           .spacing = "trailing",
                           .steps = o.sampling_steps,
                           .guidance = o.label_dropout > 0.0 ? o.guidance : 1.0,
+                          .null_label = -1,
                           .batch = 50};
     const int64_t count = (int64_t)names->count * o.count;
     int64_t *seeds = malloc((size_t)count * sizeof *seeds);

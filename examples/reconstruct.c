@@ -16,7 +16,8 @@
 #include "args.h"
 #include "common.h"
 #include "data.h"
-#include "model.h"
+#include "sampling.h"
+#include "tasks.h"
 
 static const char about[] = "Adds noise to images up to timestep t and removes it with a trained network.\n"
                             "Writes reconstruct.png.";
@@ -90,13 +91,6 @@ static void remove_noise(dm_context *context, const model *m, const dm_scheduler
     check(dm_sampler_run(sampler, seeds, labels, x_t, out));
     dm_tensor_destroy(seeds);
     dm_sampler_destroy(sampler);
-}
-
-static double mean_squared_error(const dm_tensor *a, const dm_tensor *b) {
-    const float *x = dm_tensor_const_data(a), *y = dm_tensor_const_data(b);
-    double sum = 0.0;
-    for (int64_t i = 0; i < dm_tensor_numel(a); i++) sum += (double)(x[i] - y[i]) * (x[i] - y[i]);
-    return sum / (double)dm_tensor_numel(a);
 }
 
 static void save(dm_context *context, const dm_tensor *pictures, int64_t count) {

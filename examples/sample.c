@@ -8,9 +8,15 @@
  *   lecture   x_prev = x0_pred, clamped
  *   others    docs/samplers.md
  *
- * With --guidance w the network is asked twice, with the label and without: out = null + w (conditional -
- * null) (Ho and Salimans 2022). Every image has its own seed, so the same seed and label give the same image
- * whatever else is sampled beside it.
+ * Every image has its own seed, so the same seed and label give the same image whatever else is sampled
+ * beside it. What leads the run, and what it begins with (docs/samplers.md):
+ *
+ *   --guidance W            out = null + w (conditional - null) (Ho and Salimans 2022)
+ *   --classifier FILE       the score gains s grad log p(class | x_t) (Dhariwal and Nichol 2021)
+ *   --init, --strength      a real image, noised part of the way, is the start (Meng et al. 2022)
+ *   --init, --mask          known pixels are put in after every step, with jumps back (Lugmayr et al. 2022)
+ *   --init, --invert        DDIM run backwards finds the noise of a real image (Song et al. 2021)
+ *   --interpolate A,B       starts on the great circle between two seeds' noise
  *
  * Besides a picture it can write single PNGs, the way from noise to image, and a whole labelled data set as
  * IDX, which any program that reads MNIST can train on. */
@@ -24,31 +30,41 @@
 #include "args.h"
 #include "common.h"
 #include "data.h"
-#include "model.h"
+#include "output.h"
+#include "sampling.h"
+#include "tasks.h"
 
-static const char about[] = "Samples images with a trained network.\n"
-                            "Writes samples.png (a row a class with --class all); with the options below "
-                            "denoising.png, single images and\n"
-                            "a labelled data set.";
+static const char about[] =
+    "Samples images with a trained network: from noise, from a real image, around known pixels, between two\n"
+    "seeds. Writes samples.png (a row a class with --class all); with the options below denoising.png, "
+    "single\n"
+    "images and a labelled data set.";
 
 static struct {
-    const char *checkpoint, *out, *sampler, *spacing, *class, *singles, *out_idx, *part, *classes;
-    int32_t steps, batch, threads, columns, frames, scale, size;
+    const char *checkpoint, *out, *sampler, *spacing, *sigmas, *class, *singles, *out_idx, *part, *classes;
+    const char *negative, *classifier, *init, *mask, *data;
+    int32_t steps, batch, threads, columns, frames, scale, size, resample, jump;
     int64_t count;
-    double guidance, eta;
-    bool ema;
+    double guidance, rescale, classifier_scale, eta, strength;
+    bool ema, invert;
     uint64_t seed;
+    args_list between;
 } o = {.checkpoint = "out/quickstart.safetensors",
        .out = "out",
        .sampler = "ddim",
        .spacing = "trailing",
+       .sigmas = "timesteps",
        .class = "all",
        .part = "train",
+       .data = DEFAULT_DATA,
        .steps = 50,
        .batch = 64,
        .scale = 2,
+       .resample = 1,
+       .jump = 5,
        .count = 10,
        .guidance = 1.0,
+       .classifier_scale = 1.0,
        .ema = true};
 
 static const args_option options[] = {
@@ -58,11 +74,28 @@ static const args_option options[] = {
     TEXT("class", &o.class, "number or name of a class, \"all\", or \"none\": no label"),
     NUMBER("count", &o.count, 1, 1000000, "images, a class with --class all"),
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
-    CHOICE("sampler", &o.sampler, "ddim|ddpm|lecture|euler_a|heun|dpmpp_2m|pndm|unipc", "algorithm"),
+    TEXT("sampler", &o.sampler, "algorithm, a name of docs/samplers.md: ddim, ddpm, euler_a, dpmpp_2m, ..."),
     NUMBER("steps", &o.steps, 0, 1000000, "sampling steps, 0: every training timestep"),
     CHOICE("spacing", &o.spacing, "trailing|leading|linspace", "which timesteps"),
+    CHOICE("sigmas", &o.sigmas, "timesteps|karras|exponential|polyexponential|beta|lu|log_linear",
+           "noise levels"),
     NUMBER("eta", &o.eta, 0, 1, "noise of ddim"),
     NUMBER("guidance", &o.guidance, -100, 100, "strength of classifier-free guidance, 1: off"),
+    NUMBER("guidance-rescale", &o.rescale, 0, 1,
+           "share of the guided prediction that keeps the conditional one's contrast"),
+    TEXT("negative", &o.negative, "class that guidance leads away from (default: no class)"),
+    TEXT("classifier", &o.classifier, "guide by this network of train_classifier"),
+    NUMBER("classifier-scale", &o.classifier_scale, -1000, 1000, "strength of the classifier's guidance"),
+    TEXT("init", &o.init, "begin with a PNG, or with test image number N of --data"),
+    TEXT("data", &o.data, "folder with IDX files, or with test/CLASS/*.png, for --init N"),
+    NUMBER("strength", &o.strength, 0, 1,
+           "how far towards noise --init goes first: 1 keeps nothing; 0: 0.6, with --mask 1"),
+    TEXT("mask", &o.mask,
+         "part of --init to make anew: left, right, top, bottom, centre, or a PNG that is white there"),
+    NUMBER("resample", &o.resample, 1, 1000, "with --mask: times that each stretch of steps is walked"),
+    NUMBER("jump", &o.jump, 1, 1000000, "with --resample: steps of a stretch"),
+    FLAG("invert", &o.invert, "find the noise of --init N and the images after it, and sample from it"),
+    NUMBER("interpolate", &o.between, 0, INT32_MAX, "two seeds: --count images from the one to the other"),
     FLAG("ema", &o.ema, "averaged weights, when the checkpoint has them"),
     NUMBER("batch", &o.batch, 1, 65536, "images a call of the network"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
@@ -79,6 +112,35 @@ static const args_option options[] = {
 
 enum { MAX_ROWS = 256, MAX_COLUMNS = 20 };
 
+static bool is(const char *text, const char *other) {
+    return strcmp(text, other) == 0;
+}
+
+/* What is wrong whatever the network. */
+static void check_options(void) {
+    if (dm_sampler_from_name(o.sampler) == 0)
+        args_error("--sampler: expected a name such as ddim or euler_a, got \"%s\"", o.sampler);
+    if (is(o.sampler, "ddim_inverse"))
+        args_error("--sampler: ddim_inverse goes from images to noise, as --init N --invert does");
+    if (o.guidance == 1.0 && o.rescale > 0.0) args_error("--guidance-rescale: needs --guidance");
+    if (o.guidance == 1.0 && o.negative != NULL) args_error("--negative: needs --guidance");
+    if (o.init == NULL && o.strength > 0.0) args_error("--strength: needs --init");
+    if (o.init == NULL && o.mask != NULL) args_error("--mask: needs --init");
+    if (o.init == NULL && o.invert) args_error("--invert: needs --init");
+    if (o.invert && o.mask != NULL) args_error("--invert: not with --mask");
+    if (o.invert && o.strength > 0.0) args_error("--invert: not with --strength");
+    if (o.invert && (!is(o.sampler, "ddim") || o.eta > 0.0))
+        args_error("--invert: needs --sampler ddim and --eta 0, the only way that has a way back");
+    if (o.mask == NULL && o.resample > 1) args_error("--resample: needs --mask");
+    if (o.resample > 1 && !is(o.sampler, "ddim") && !is(o.sampler, "ddpm") && !is(o.sampler, "euler") &&
+        !is(o.sampler, "euler_a"))
+        args_error("--resample: needs --sampler ddim, ddpm, euler or euler_a, which can go back");
+    if (o.between.count != 0 && o.between.count != 2)
+        args_error("--interpolate: expected two seeds with a comma between, got %d", (int)o.between.count);
+    if (o.between.count != 0 && o.init != NULL) args_error("--interpolate: not with --init");
+    if (o.between.count != 0 && o.count < 2) args_error("--interpolate: expected --count of at least 2");
+}
+
 /* ---- which images ---- */
 
 typedef struct request {
@@ -88,30 +150,40 @@ typedef struct request {
     int32_t *labels; /* NULL: none */
 } request;
 
+static int32_t class_of(const char *option, const char *text, const class_names *names) {
+    char *end;
+    for (int32_t i = 0; i < names->count; i++)
+        if (is(text, names->text[i])) return i;
+    const long number = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || number < 0 || number >= names->count)
+        args_error("--%s: expected 0..%d or the name of a class, got \"%s\"", option, (int)names->count - 1,
+                   text);
+    return (int32_t)number;
+}
+
 /* -1: all, -2: none */
 static int32_t find_class(const class_names *names) {
-    char *end;
-    if (strcmp(o.class, "none") == 0 || names->count == 0) return -2;
-    if (strcmp(o.class, "all") == 0) return -1;
-    for (int32_t i = 0; i < names->count; i++)
-        if (strcmp(o.class, names->text[i]) == 0) return i;
-    const long number = strtol(o.class, &end, 10);
-    if (*end != '\0' || number < 0 || number >= names->count)
-        fail("--class: expected 0..%d, all, none or the name of a class, got \"%s\"", (int)names->count - 1,
-             o.class);
-    return (int32_t)number;
+    if (is(o.class, "none")) return -2;
+    if (is(o.class, "all")) return names->count > 0 ? -1 : -2;
+    if (names->count == 0) args_error("--class: the network knows no classes, got \"%s\"", o.class);
+    return class_of("class", o.class, names);
+}
+
+static void check_guidance(const model *m, int32_t class) {
+    if (o.guidance != 1.0 && (m->num_classes == 0 || class == -2)) args_error("--guidance: needs a class");
+    if (o.classifier != NULL && class == -2) args_error("--classifier: needs a class");
+    const bool asks_null = class == -2 || (o.guidance != 1.0 && o.negative == NULL);
+    if (m->num_classes > 0 && !m->has_null_class && asks_null)
+        fprintf(stderr, "%s: the network was trained without label dropout and does not know \"no class\"\n",
+                program_name());
 }
 
 static void make_request(const model *m, const class_names *names, request *r) {
     const int32_t class = find_class(names);
-    if (m->num_classes == 0 && strcmp(o.class, "all") != 0 && strcmp(o.class, "none") != 0)
-        fail("--class: the network knows no classes, got \"%s\"", o.class);
-    if (class == -2 && o.guidance != 1.0) fail("--guidance: needs a class");
-    if (m->num_classes > 0 && !m->has_null_class && (class == -2 || o.guidance != 1.0))
-        fprintf(stderr, "%s: the network was trained without label dropout and does not know \"no class\"\n",
-                program_name());
-    r->classes = class == -1 ? names->count : 1;
+    check_guidance(m, class);
+    r->classes = class == -1 && !o.invert ? names->count : 1;
     r->count = o.count * r->classes;
+    if (r->count > INT32_MAX) args_error("--count: too many images");
     r->seeds = malloc((size_t)r->count * sizeof *r->seeds);
     r->labels = class == -2 ? NULL : malloc((size_t)r->count * sizeof *r->labels);
     if (r->seeds == NULL || (class != -2 && r->labels == NULL)) fail("out of memory");
@@ -121,87 +193,138 @@ static void make_request(const model *m, const class_names *names, request *r) {
     }
 }
 
+/* ---- what leads the run, and what it begins with ---- */
+
+/* A classifier has learned what noisy images look like under the process that it was trained with. */
+static void check_process(const model *m, const model *classifier) {
+    const int32_t T = m->process.num_train_timesteps;
+    bool same = classifier->betas == NULL || m->betas == NULL || classifier->process.num_train_timesteps == T;
+    for (int32_t t = 0; same && t < T && classifier->betas != NULL && m->betas != NULL; t++)
+        same = fabs(classifier->betas[t] - m->betas[t]) < 1e-9;
+    if (!same)
+        fprintf(stderr, "%s: %s was trained with another noise schedule than %s\n", program_name(),
+                o.classifier, o.checkpoint);
+}
+
+typedef struct task {
+    sampling how;
+    model classifier;
+    dm_tensor *init;                 /* the real images, [1,...] but with --invert */
+    dm_tensor *start, *known, *mask; /* what `how` points to */
+} task;
+
+static void begin_from_image(dm_context *context, const model *m, request *r, task *k) {
+    const double usual = o.mask != NULL ? 1.0 : 0.6;
+    if (o.invert) {
+        const bool own_classes = is(o.class, "all") && r->labels != NULL;
+        k->init = task_images(context, m, o.init, o.data, r->count, own_classes ? r->labels : NULL);
+        k->how.unclipped = true;
+        k->start = task_invert(context, m, &k->how, k->init, r->labels);
+        return;
+    }
+    k->init = task_images(context, m, o.init, o.data, 1, NULL);
+    k->known = task_repeat(context, k->init, r->count);
+    k->how.start_step = task_start_step(context, m, &k->how, o.strength > 0.0 ? o.strength : usual);
+    k->start = task_noised(context, m, &k->how, k->known, r->seeds);
+    if (o.mask == NULL) return;
+    k->mask = task_mask(context, m, o.mask, r->count);
+    k->how.known = k->known;
+    k->how.mask = k->mask;
+    task_show_mask(k->init, k->mask);
+}
+
+static void begin(dm_context *context, const model *m, const class_names *names, request *r, task *k) {
+    k->how = (sampling){.sampler = o.sampler,
+                        .spacing = o.spacing,
+                        .sigmas = o.sigmas,
+                        .steps = o.steps,
+                        .eta = o.eta,
+                        .guidance = o.guidance,
+                        .rescale = o.rescale,
+                        .null_label = o.negative != NULL ? class_of("negative", o.negative, names) : -1,
+                        .batch = o.batch,
+                        .jump = o.jump,
+                        .resample = o.resample};
+    if (k->classifier.net != NULL)
+        check(dm_guide_create(k->classifier.net, o.classifier_scale, &k->how.guide));
+    if (o.init != NULL) begin_from_image(context, m, r, k);
+    if (o.between.count == 2)
+        k->start = task_between(context, m, &k->how, (uint64_t)o.between.values[0],
+                                (uint64_t)o.between.values[1], r->count, r->classes);
+    if (o.between.count == 2)
+        for (int64_t n = 0; n < r->count; n++)
+            r->seeds[n] = o.between.values[0]; /* one noise for all steps */
+    k->how.start = k->start;
+}
+
+static void end(task *k) {
+    dm_guide_destroy(k->how.guide);
+    model_free(&k->classifier);
+    dm_tensor_destroy(k->mask);
+    dm_tensor_destroy(k->known);
+    dm_tensor_destroy(k->start);
+    dm_tensor_destroy(k->init);
+}
+
 /* ---- what is written ---- */
 
-/* A row a class, or one block of rows when there is one class. */
-static void save_picture(dm_context *context, const dm_tensor *images, const request *r,
-                         const class_names *names) {
-    const int64_t size = dm_tensor_numel(images) / r->count;
-    const bool labelled = r->classes > 1;
-    int64_t columns = o.columns;
-    if (columns == 0) columns = labelled ? MAX_COLUMNS : (int64_t)ceil(sqrt((double)r->count));
-    if (labelled && columns > o.count) columns = o.count;
-    if (columns > r->count) columns = r->count;
-    int64_t rows = labelled ? r->classes : (r->count + columns - 1) / columns;
-    if (rows > MAX_ROWS) rows = MAX_ROWS;
-    const int64_t shown = rows * columns < r->count ? rows * columns : r->count;
-    const int64_t shape[4] = {shown, dm_tensor_size(images, 1), dm_tensor_size(images, 2),
-                              dm_tensor_size(images, 3)};
-    dm_tensor *picture;
+static void save_grid(dm_context *context, const dm_tensor *images, int64_t columns, int64_t rows,
+                      const char *const *labels) {
     dm_grid_options grid;
-    check(dm_tensor_create(context, DM_DTYPE_F32, 4, shape, &picture));
-    for (int64_t i = 0; i < shown; i++) {
-        const int64_t n = labelled ? i % columns * r->classes + i / columns : i;
-        memcpy((float *)dm_tensor_data(picture) + i * size,
-               (const float *)dm_tensor_const_data(images) + n * size, (size_t)size * sizeof(float));
-    }
     dm_grid_options_init(&grid, sizeof grid);
     grid.columns = (int32_t)columns;
     grid.scale = o.scale;
     grid.label_scale = 2;
     grid.low = -1.0;
-    grid.row_labels = labelled ? (const char *const *)names->rows : NULL;
-    grid.row_label_count = labelled ? (int32_t)rows : 0;
-    check(dm_png_save_grid(context, path_in(o.out, "samples.png").text, picture, &grid));
+    grid.row_labels = labels;
+    grid.row_label_count = labels != NULL ? (int32_t)rows : 0;
+    check(dm_png_save_grid(context, path_in(o.out, "samples.png").text, images, &grid));
     printf("wrote %s\n", path_in(o.out, "samples.png").text);
+}
+
+/* A row a class, or one block of rows when there is one class; a real image comes first. */
+static void save_picture(dm_context *context, const dm_tensor *images, const dm_tensor *init,
+                         const request *r, const class_names *names) {
+    const int64_t size = dm_tensor_numel(images) / r->count, lead = init != NULL;
+    const bool labelled = r->classes > 1;
+    const int64_t cells = labelled ? o.count + lead : r->count + lead; /* of a row, or of the block */
+    int64_t columns = o.columns;
+    if (columns == 0) columns = labelled ? MAX_COLUMNS : (int64_t)ceil(sqrt((double)cells));
+    if (o.columns == 0 && !labelled && (lead > 0 || o.between.count > 0)) columns = MAX_COLUMNS;
+    if (columns > cells) columns = cells;
+    int64_t rows = labelled ? r->classes : (cells + columns - 1) / columns;
+    if (rows > MAX_ROWS) rows = MAX_ROWS;
+    const int64_t shown = labelled || rows * columns < cells ? rows * columns : cells;
+    const int64_t shape[4] = {shown, dm_tensor_size(images, 1), dm_tensor_size(images, 2),
+                              dm_tensor_size(images, 3)};
+    dm_tensor *picture;
+    check(dm_tensor_create(context, DM_DTYPE_F32, 4, shape, &picture));
+    for (int64_t i = 0; i < shown; i++) {
+        const int64_t cell = (labelled ? i % columns : i) - lead;
+        const float *from = dm_tensor_const_data(cell < 0 ? init : images);
+        if (cell >= 0) from += (labelled ? cell * r->classes + i / columns : cell) * size;
+        memcpy((float *)dm_tensor_data(picture) + i * size, from, (size_t)size * sizeof(float));
+    }
+    save_grid(context, picture, columns, rows, labelled ? (const char *const *)names->rows : NULL);
     dm_tensor_destroy(picture);
 }
 
-static void save_singles(dm_context *context, const dm_tensor *images, const request *r) {
-    const int64_t size = dm_tensor_numel(images) / r->count;
-    const int64_t shape[3] = {dm_tensor_size(images, 1), dm_tensor_size(images, 2),
+/* Three rows: the images, the noise that was found, and what became of it. */
+static void save_inversion(dm_context *context, const dm_tensor *images, const task *k) {
+    static const char *const rows[3] = {"image", "noise", "back"};
+    const dm_tensor *row[3] = {k->init, k->start, images};
+    const int64_t count = dm_tensor_size(images, 0), columns = count < MAX_COLUMNS ? count : MAX_COLUMNS;
+    const int64_t size = dm_tensor_numel(images) / count;
+    const int64_t shape[4] = {3 * columns, dm_tensor_size(images, 1), dm_tensor_size(images, 2),
                               dm_tensor_size(images, 3)};
-    make_directory(o.singles);
-    for (int64_t n = 0; n < r->count; n++) {
-        char name[64];
-        dm_tensor *image;
-        float *data = (float *)(uintptr_t)dm_tensor_const_data(images) + n * size;
-        if (r->labels != NULL)
-            (void)snprintf(name, sizeof name, "%06" PRId64 "-class%d.png", n, (int)r->labels[n]);
-        else
-            (void)snprintf(name, sizeof name, "%06" PRId64 ".png", n);
-        check(dm_tensor_wrap(context, data, DM_DTYPE_F32, 3, shape, NULL, &image));
-        check(dm_png_save(context, path_in(o.singles, name).text, image, -1.0, 1.0));
-        dm_tensor_destroy(image);
-    }
-    printf("wrote %" PRId64 " images to %s\n", r->count, o.singles);
-}
-
-static void save_idx_file(dm_context *context, const char *rest, const dm_tensor *tensor) {
-    char name[64];
-    (void)snprintf(name, sizeof name, "%s-%s", o.part, rest);
-    const path file = path_in(o.out_idx, name);
-    check(dm_idx_save(context, file.text, tensor));
-    printf("wrote %s\n", file.text);
-}
-
-/* Bytes 0..255 as in the data sets, and one byte of label an image. */
-static void save_idx(dm_context *context, const dm_tensor *images, const request *r) {
-    const int64_t C = dm_tensor_size(images, 1), H = dm_tensor_size(images, 2), W = dm_tensor_size(images, 3);
-    const int64_t grey[3] = {r->count, H, W}, colour[4] = {r->count, C, H, W};
-    dm_tensor *bytes, *labels;
-    make_directory(o.out_idx);
-    check(dm_tensor_create(context, DM_DTYPE_U8, C == 1 ? 3 : 4, C == 1 ? grey : colour, &bytes));
-    check(dm_tensor_create(context, DM_DTYPE_U8, 1, &r->count, &labels));
-    const float *x = dm_tensor_const_data(images);
-    uint8_t *byte = dm_tensor_data(bytes), *label = dm_tensor_data(labels);
-    for (int64_t i = 0; i < dm_tensor_numel(images); i++)
-        byte[i] = (uint8_t)lrintf(fminf(fmaxf(127.5f * (x[i] + 1.0f), 0.0f), 255.0f));
-    for (int64_t n = 0; n < r->count; n++) label[n] = r->labels != NULL ? (uint8_t)r->labels[n] : 0;
-    save_idx_file(context, "images-idx3-ubyte.gz", bytes);
-    save_idx_file(context, "labels-idx1-ubyte.gz", labels);
-    dm_tensor_destroy(labels);
-    dm_tensor_destroy(bytes);
+    dm_tensor *picture;
+    check(dm_tensor_create(context, DM_DTYPE_F32, 4, shape, &picture));
+    for (int i = 0; i < 3; i++)
+        memcpy((float *)dm_tensor_data(picture) + i * columns * size, dm_tensor_const_data(row[i]),
+               (size_t)(columns * size) * sizeof(float));
+    printf("mean squared error to the real images: %.5f\n", mean_squared_error(k->init, images));
+    save_grid(context, picture, columns, 3, rows);
+    dm_tensor_destroy(picture);
 }
 
 static void save_denoising(dm_context *context, const model *m, const sampling *how, const request *r,
@@ -213,40 +336,49 @@ static void save_denoising(dm_context *context, const model *m, const sampling *
     printf("wrote %s\n", file.text);
 }
 
-static void load_names(const model *m, class_names *names) {
-    class_names_load(directory_of(o.checkpoint).text, m->num_classes, names);
+static void load(dm_context *context, model *m, model *classifier, class_names *names) {
+    model_load(context, o.checkpoint, o.ema, m);
+    if (o.size > 0) m->height = m->width = o.size;
+    int32_t classes = m->num_classes;
+    if (o.classifier != NULL) {
+        model_load(context, o.classifier, o.ema, classifier);
+        check_process(m, classifier);
+        if (classes == 0) classes = dm_net_out_channels(classifier->net);
+    }
+    class_names_load(directory_of(o.checkpoint).text, classes, names);
     if (o.classes != NULL && !class_names_read(o.classes, names)) fail("%s: cannot be read", o.classes);
 }
 
 int main(int argc, char **argv) {
     model m;
     request r;
+    task k = {0};
     class_names names;
     ARGS_PARSE(argc, argv, about, options);
+    check_options();
     dm_context *context = make_context(o.threads);
-    model_load(context, o.checkpoint, o.ema, &m);
-    if (o.size > 0) m.height = m.width = o.size;
-    load_names(&m, &names);
+    load(context, &m, &k.classifier, &names);
     make_request(&m, &names, &r);
     make_directory(o.out);
-    if (r.count > INT32_MAX) fail("--count: too many");
 
-    const sampling how = {.sampler = o.sampler,
-                          .spacing = o.spacing,
-                          .steps = o.steps,
-                          .eta = o.eta,
-                          .guidance = o.guidance,
-                          .batch = o.batch};
+    if (o.steps > m.process.num_train_timesteps)
+        args_error("--steps: expected at most the %d training timesteps, got %d",
+                   (int)m.process.num_train_timesteps, (int)o.steps);
+    begin(context, &m, &names, &r, &k);
     const double began = now();
-    dm_tensor *images = model_sample(context, &m, &how, r.count, r.seeds, r.labels);
+    dm_tensor *images = model_sample(context, &m, &k.how, r.count, r.seeds, r.labels);
     const double seconds = now() - began;
     printf("%" PRId64 " images in %.1f s (%.1f images/s)\n", r.count, seconds, (double)r.count / seconds);
-    save_picture(context, images, &r, &names);
-    if (o.frames > 1) save_denoising(context, &m, &how, &r, &names);
-    if (o.singles != NULL) save_singles(context, images, &r);
-    if (o.out_idx != NULL) save_idx(context, images, &r);
+    if (o.invert)
+        save_inversion(context, images, &k);
+    else
+        save_picture(context, images, k.init, &r, &names);
+    if (o.frames > 1) save_denoising(context, &m, &k.how, &r, &names);
+    if (o.singles != NULL) output_singles(context, images, r.labels, o.singles);
+    if (o.out_idx != NULL) output_idx(context, images, r.labels, o.part, o.out_idx);
 
     dm_tensor_destroy(images);
+    end(&k);
     free(r.labels);
     free(r.seeds);
     model_free(&m);

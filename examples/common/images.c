@@ -51,10 +51,13 @@ static bool is_directory(const char *name) {
 
 /* ---- one picture ---- */
 
-/* The value of channel c at (y, x) on white. */
-static double on_white(const uint8_t *png, int64_t channels, int64_t area, int64_t c, int64_t at) {
-    const double colour = png[(channels < 3 ? 0 : c) * area + at];
-    const double alpha = channels == 4 ? png[3 * area + at] / 255.0 : 1.0;
+/* The value of channel c at (y, x) on white; grey is luma (ITU-R BT.601). */
+static double on_white(const uint8_t *png, int64_t stored, int64_t area, int64_t channels, int64_t c,
+                       int64_t at) {
+    const double alpha = stored == 4 ? png[3 * area + at] / 255.0 : 1.0;
+    double colour = png[(stored < 3 ? 0 : c) * area + at];
+    if (channels == 1 && stored >= 3)
+        colour = 0.299 * png[at] + 0.587 * png[area + at] + 0.114 * png[2 * area + at];
     return alpha * colour + (1.0 - alpha) * 255.0;
 }
 
@@ -65,27 +68,38 @@ static double overlap(int64_t i, int64_t n, int64_t j, int64_t m) {
     return fmax(0.0, fmin((double)(i + 1), (double)(j + 1) * scale) - low);
 }
 
-static uint8_t area_mean(const uint8_t *png, const int64_t shape[3], int64_t c, int64_t y, int64_t x,
-                         int64_t size) {
-    const int64_t H = shape[1], W = shape[2];
+typedef struct picture {
+    const uint8_t *png;
+    int64_t stored, H, W;            /* channels and pixels of the file */
+    int64_t channels, height, width; /* and of what is made of it */
+} picture;
+
+static uint8_t area_mean(const picture *p, int64_t c, int64_t y, int64_t x) {
     double sum = 0.0, weight = 0.0;
-    for (int64_t i = y * H / size; i < H && i * size < (y + 1) * H; i++)
-        for (int64_t j = x * W / size; j < W && j * size < (x + 1) * W; j++) {
-            const double w = overlap(i, H, y, size) * overlap(j, W, x, size);
-            sum += w * on_white(png, shape[0], H * W, c, i * W + j);
+    for (int64_t i = y * p->H / p->height; i < p->H && i * p->height < (y + 1) * p->H; i++)
+        for (int64_t j = x * p->W / p->width; j < p->W && j * p->width < (x + 1) * p->W; j++) {
+            const double w = overlap(i, p->H, y, p->height) * overlap(j, p->W, x, p->width);
+            sum += w * on_white(p->png, p->stored, p->H * p->W, p->channels, c, i * p->W + j);
             weight += w;
         }
     return (uint8_t)lrint(sum / weight);
 }
 
-static void load_png(dm_context *context, const char *file, int64_t size, uint8_t *out) {
+void image_load(dm_context *context, const char *file, int64_t channels, int64_t height, int64_t width,
+                uint8_t *out) {
     dm_tensor *image;
+    if (channels != 1 && channels != 3) fail("%s: a PNG has no %d channels", file, (int)channels);
     check(dm_png_load(context, file, &image));
-    const int64_t shape[3] = {dm_tensor_size(image, 0), dm_tensor_size(image, 1), dm_tensor_size(image, 2)};
-    const uint8_t *png = dm_tensor_const_data(image);
-    for (int64_t c = 0; c < 3; c++)
-        for (int64_t y = 0; y < size; y++)
-            for (int64_t x = 0; x < size; x++) *out++ = area_mean(png, shape, c, y, x, size);
+    const picture p = {.png = dm_tensor_const_data(image),
+                       .stored = dm_tensor_size(image, 0),
+                       .H = dm_tensor_size(image, 1),
+                       .W = dm_tensor_size(image, 2),
+                       .channels = channels,
+                       .height = height,
+                       .width = width};
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t y = 0; y < height; y++)
+            for (int64_t x = 0; x < width; x++) *out++ = area_mean(&p, c, y, x);
     dm_tensor_destroy(image);
 }
 
@@ -133,8 +147,8 @@ static void fill(dm_context *context, const path *folder, const listing *classes
         for (int k = 0; k < classes->count && n < out->count; k++) {
             if (i >= files[k].count) continue;
             class[0] = path_in(folder->text, classes->entries[k]->d_name);
-            load_png(context, path_in(class->text, files[k].entries[i]->d_name).text, out->height,
-                     pixels + n * numel);
+            image_load(context, path_in(class->text, files[k].entries[i]->d_name).text, 3, out->height,
+                       out->width, pixels + n * numel);
             labels[n++] = (uint8_t)k;
         }
     for (int k = 0; k < classes->count; k++) listing_free(&files[k]);

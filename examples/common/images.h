@@ -11,6 +11,10 @@
 void images_load(dm_context *context, const char *directory, const char *part, int32_t size, int64_t limit,
                  image_data *out);
 
+/* One PNG as bytes [channels,height,width], channels 1 or 3, made as above. */
+void image_load(dm_context *context, const char *file, int64_t channels, int64_t height, int64_t width,
+                uint8_t *out);
+
 /* class_names_load(), but the folders' names when directory holds PNGs. */
 void images_class_names(const char *directory, int32_t num_classes, class_names *out);
 
