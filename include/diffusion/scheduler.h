@@ -161,6 +161,10 @@ typedef struct dm_scheduler_options {
     int32_t original_inference_steps; /**< of LCM and TCD: timesteps that the network knows; default 0: 50 */
     double ancestral_eta; /**< of the ancestral methods in sigma, DPM-Solver++ SDE and 3M SDE: share of the
                              noise, > 0; default 0: 1 */
+    int32_t
+        inverse_from_state; /**< of DDIM inverse, 1: the network is called at the timestep of the state
+                               that the step begins with (guided-diffusion's ddim_reverse_sample) and the
+                               run ends in pure noise; default 0: at the one that it goes to (diffusers) */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.

@@ -69,6 +69,7 @@ static dm_status check_flags(const dm_scheduler_options *options) {
         {"stochastic_sampling", options->stochastic_sampling},
         {"thresholding", options->thresholding},
         {"predict_epsilon", options->predict_epsilon},
+        {"inverse_from_state", options->inverse_from_state},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (rows[i].value != 0 && rows[i].value != 1)

@@ -264,6 +264,9 @@ dm_status dm_scheduler_save_pretrained(const dm_scheduler *scheduler, const char
     if (!class)
         return dmi_fail(DM_ERROR_UNSUPPORTED, "scheduler: the diffusers package has no class for %s",
                         dm_sampler_type_name(options->sampler));
+    if (options->inverse_from_state)
+        return dmi_fail(DM_ERROR_UNSUPPORTED,
+                        "scheduler: the diffusers package has no option inverse_from_state");
     if (options->prediction_type > DM_PREDICTION_FLOW)
         return dmi_fail(DM_ERROR_UNSUPPORTED, "scheduler: the diffusers package has no prediction type %s",
                         dm_prediction_type_name(options->prediction_type));

@@ -223,7 +223,7 @@ _Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask")
 _Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
 _Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
 
-_Static_assert(sizeof(dm_scheduler_options) >= 296, "dm_scheduler_options");
+_Static_assert(sizeof(dm_scheduler_options) >= 304, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_scheduler_options, num_train_timesteps) == 4, "num_train_timesteps");
 _Static_assert(offsetof(dm_scheduler_options, beta_schedule) == 8, "beta_schedule");
@@ -273,6 +273,7 @@ _Static_assert(offsetof(dm_scheduler_options, disable_corrector) == 264, "disabl
 _Static_assert(offsetof(dm_scheduler_options, timestep_scaling) == 272, "timestep_scaling");
 _Static_assert(offsetof(dm_scheduler_options, original_inference_steps) == 280, "original_inference_steps");
 _Static_assert(offsetof(dm_scheduler_options, ancestral_eta) == 288, "ancestral_eta");
+_Static_assert(offsetof(dm_scheduler_options, inverse_from_state) == 296, "inverse_from_state");
 
 _Static_assert(sizeof(dm_sde_reverse_options) >= 16, "dm_sde_reverse_options");
 _Static_assert(offsetof(dm_sde_reverse_options, struct_size) == 0, "struct_size");

@@ -31,6 +31,7 @@ static dm_variance_type variance_of(const char *name) {
     return strstr(name, "FIXED_LARGE") ? DM_VARIANCE_FIXED_LARGE : DM_VARIANCE_FIXED_SMALL;
 }
 
+/* sampler: DDIM inverse calls the network at the state's timestep */
 static int open_scheduler(golden *g, dm_sampler_type sampler, const char *name, double eta, int clip,
                           dm_scheduler **out) {
     golden_array betas;
@@ -44,14 +45,16 @@ static int open_scheduler(golden *g, dm_sampler_type sampler, const char *name, 
     o.variance_type = sampler == DM_SAMPLER_DDPM ? variance_of(name) : DM_VARIANCE_FIXED_SMALL;
     o.eta = eta;
     o.use_clipped_model_output = 1;
+    o.inverse_from_state = sampler == DM_SAMPLER_DDIM_INVERSE;
     o.clip_sample = clip;
     return golden_ok(g, dm_scheduler_create(NULL, &o, out), "dm_scheduler_create");
 }
 
-/* ---- step/p_sample-VAR-COND, step/ddim-etaE-COND ---- */
+/* ---- step/p_sample-VAR-COND, step/ddim-etaE-COND, step/ddim_reverse ---- */
 
 static void step_row(golden *g, dm_stepper *stepper, const golden_array *x_t, const golden_array *z,
-                     int64_t b, double t, int halves, int guided, dm_tensor *out, dm_tensor *x0) {
+                     int64_t b, double t, int32_t index, int halves, int guided, dm_tensor *out,
+                     dm_tensor *x0) {
     golden_array row = golden_row(x_t, b), noise_row = golden_row(z, b), batch = row;
     memmove(batch.shape + 1, row.shape, sizeof *row.shape * (size_t)row.rank);
     batch.shape[0] = 1;
@@ -62,26 +65,30 @@ static void step_row(golden *g, dm_stepper *stepper, const golden_array *x_t, co
     for (int64_t i = 0; i < batch.n; i++)
         ((float *)gradient.data)[i] = (float)(-0.7 * (batch.values[i] - 0.5)); /* cond_fn of the metadata */
     evaluate(&batch, t, halves, &output);
-    golden_ok(g, dm_stepper_restart(stepper, 999 - (int32_t)t), "dm_stepper_restart");
+    golden_ok(g, dm_stepper_restart(stepper, index), "dm_stepper_restart");
     if (guided) golden_ok(g, dm_stepper_guide(stepper, &gradient), "dm_stepper_guide");
     golden_ok(g, dm_stepper_step(stepper, &output, &sample, &noise, out, x0), "dm_stepper_step");
 }
 
 static void single_step(golden *g, const char *name) {
     const int is_ddpm = strncmp(name, "p_sample-", 9) == 0, guided = strstr(name, "-cond") != NULL;
+    const int is_reverse = strcmp(name, "ddim_reverse") == 0;
+    const dm_sampler_type type = is_ddpm      ? DM_SAMPLER_DDPM
+                                 : is_reverse ? DM_SAMPLER_DDIM_INVERSE
+                                              : DM_SAMPLER_DDIM;
     double eta = 0;
     golden_array t, x_t, z, expected, expected_x0;
     dm_scheduler *scheduler = NULL;
     dm_stepper *stepper = NULL;
-    if (!is_ddpm && sscanf(name, "ddim-eta%lf", &eta) != 1) {
-        golden_unsupported(g, "the step from t to t + 1 with the output at t");
+    if (!is_ddpm && !is_reverse && sscanf(name, "ddim-eta%lf", &eta) != 1) {
+        golden_unsupported(g, "no step of that name");
         golden_mark(g, g->label);
         return;
     }
     const int halves = is_ddpm && variance_of(name) == DM_VARIANCE_LEARNED_RANGE ? 2 : 1;
     if (golden_get(g, &t, "p/t") && golden_get(g, &x_t, "p/x_t") && golden_get(g, &z, "step/noise") &&
         golden_get(g, &expected, "%s/sample", g->label) &&
-        open_scheduler(g, is_ddpm ? DM_SAMPLER_DDPM : DM_SAMPLER_DDIM, name, eta, 0, &scheduler) &&
+        open_scheduler(g, type, name, eta, 0, &scheduler) &&
         golden_ok(g, dm_stepper_create(NULL, scheduler, &stepper), "dm_stepper_create")) {
         const int has_x0 = golden_has(g, "%s/pred_xstart", g->label) &&
                            golden_get(g, &expected_x0, "%s/pred_xstart", g->label);
@@ -92,7 +99,9 @@ static void single_step(golden *g, const char *name) {
             memcpy(shape + 1, row.shape, sizeof *shape * (size_t)row.rank);
             dm_tensor out = golden_tensor(g, DM_DTYPE_F32, row.rank + 1, shape), x0 = out;
             x0.data = golden_alloc(g, (size_t)row.n, sizeof(float));
-            step_row(g, stepper, &x_t, &z, b, t.values[b], halves, guided, &out, &x0);
+            const double now = is_reverse ? fmin(t.values[b], 998) : t.values[b]; /* as the metadata says */
+            const int32_t index = is_reverse ? (int32_t)now : 999 - (int32_t)now;
+            step_row(g, stepper, &x_t, &z, b, now, index, halves, guided, &out, &x0);
             golden_compare_tensor(g, "sample", &out, &row, 1e-5 * scale, 0);
             if (!has_x0) continue;
             const golden_array x0_row = golden_row(&expected_x0, b);

@@ -287,8 +287,7 @@ static void test_interpolation_keeps_the_length(void **state) {
 }
 
 /* Inversion and DDIM forwards come back, the better the more steps. */
-static void test_inversion_and_reconstruction(void **state) {
-    (void)state;
+static void expect_inversion(int32_t from_state) {
     double error[2];
     for (int i = 0; i < 2; i++) {
         const int32_t steps = i == 0 ? 50 : 500;
@@ -302,9 +301,12 @@ static void test_inversion_and_reconstruction(void **state) {
             dm_scheduler_options_init(&options, sizeof options);
             options.sampler = way == 0 ? DM_SAMPLER_DDIM_INVERSE : DM_SAMPLER_DDIM;
             options.clip_sample = 0;
+            options.inverse_from_state = from_state;
+            options.set_alpha_to_one = !from_state; /* the image is the state of timestep 0 there */
             dm_scheduler *s = make_scheduler(&options);
             assert_int_equal(dm_scheduler_set_timesteps(s, steps), DM_OK);
-            for (int32_t k = 0; k < steps; k++) { /* data N(0.3, 0.25) */
+            const int32_t calls = steps - (way == 0 && from_state); /* without the last, to pure noise */
+            for (int32_t k = 0; k < calls; k++) {                   /* data N(0.3, 0.25) */
                 const double a = s->alpha_bars[dm_scheduler_timestep(s, k)];
                 y[0] = (float)(sqrt(1 - a) * ((double)x[0] - sqrt(a) * 0.3) / (a * 0.25 + 1 - a));
                 assert_int_equal(dm_scheduler_step(s, k, &yt, &xt, NULL, &xt, NULL), DM_OK);
@@ -316,6 +318,44 @@ static void test_inversion_and_reconstruction(void **state) {
     assert_true(error[0] < 0.05 && error[1] < error[0] / 4);
 }
 
+static void test_inversion_and_reconstruction(void **state) {
+    (void)state;
+    expect_inversion(0);
+    expect_inversion(1);
+}
+
+/* guided-diffusion's step: sqrt(B) x0 + sqrt(1 - B) eps, B = alpha_bar of the timestep after the state's, 0
+ * behind the last; eps of the clamped x0 where that is asked for; timesteps in ascending order. */
+static void test_inversion_from_the_state(void **state) {
+    (void)state;
+    const int64_t shape[1] = {1};
+    for (int clipped = 0; clipped < 2; clipped++) {
+        dm_scheduler_options options;
+        dm_scheduler_options_init(&options, sizeof options);
+        options.sampler = DM_SAMPLER_DDIM_INVERSE;
+        options.inverse_from_state = 1;
+        options.use_clipped_model_output = clipped;
+        dm_scheduler *s = make_scheduler(&options);
+        assert_int_equal(dm_scheduler_set_respacing(s, "10,5"), DM_OK);
+        assert_int_equal(dm_scheduler_num_timesteps(s), 15);
+        assert_int_equal(dm_scheduler_timestep(s, 0), 0);
+        for (int32_t k = 0; k < 15; k++) {
+            const double a = s->alpha_bars[dm_scheduler_timestep(s, k)];
+            const double b = k < 14 ? s->alpha_bars[dm_scheduler_timestep(s, k + 1)] : 0;
+            float x[1] = {0.9f}, y[1] = {-0.6f};
+            dm_tensor xt, yt;
+            dmi_tensor_view(&xt, x, DM_DTYPE_F32, 1, shape);
+            dmi_tensor_view(&yt, y, DM_DTYPE_F32, 1, shape);
+            if (k > 0) assert_true(dm_scheduler_timestep(s, k) > dm_scheduler_timestep(s, k - 1));
+            assert_int_equal(dm_scheduler_step(s, k, &yt, &xt, NULL, &xt, NULL), DM_OK);
+            const double x0 = fmax(-1, fmin(1, (0.9 + sqrt(1 - a) * 0.6) / sqrt(a)));
+            const double eps = clipped ? (0.9 - sqrt(a) * x0) / sqrt(1 - a) : -0.6;
+            assert_true(fabs((double)x[0] - (sqrt(b) * x0 + sqrt(1 - b) * eps)) < 1e-5);
+        }
+        dm_scheduler_destroy(s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learned_variance_and_gradient),
@@ -325,6 +365,7 @@ int main(void) {
         cmocka_unit_test(test_inpainting),
         cmocka_unit_test(test_interpolation_keeps_the_length),
         cmocka_unit_test(test_inversion_and_reconstruction),
+        cmocka_unit_test(test_inversion_from_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,7 +34,7 @@ CUT = {
     "guidance": r"cfg(/|$)|cfg_loop/Euler.*-s7|cfg_loop/DPM.*-s3|img2img/(image|noise)$|img2img/(Euler|DPM).*-0\.75"
                 r"|repaint/(image|mask|eta1)",
     "gaussian_diffusion": r"q/linear-T100(/|$)|diffusers/|minimal/|model$"
-                          r"|step(?!/ddim_reverse)|loop|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
+                          r"|step|loop|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
                           r"|sd3|flow",
     "edm": r"edm/loss",
     "kdiffusion": r"x_init$|sigmas/(karras|exponential|polyexponential-rho0\.7)-N10$|euler-s_churn.*-karras-tanh(/|$)"
