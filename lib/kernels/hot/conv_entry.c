@@ -58,7 +58,7 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     g.flat =
         g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
     g.winograd = conv_is_winograd(conv);
-    g.expand = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
+    g.dot = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
     if (g.flat) {
         const int64_t rows = g.batch * g.image_pixels;
         g.batch = 1;
@@ -74,8 +74,8 @@ gather conv_gather(const dmi_conv *conv, int direction) {
 size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
     const gather g = conv_gather(conv, direction);
     if (g.winograd) return (size_t)conv_winograd_pack_size(&g);
-    const int64_t panels = g.expand ? ceil_div(g.taps * g.dst_c, NR) : g.groups * g.panels * g.taps;
-    return (size_t)(panels * g.src_cg * NR) * sizeof(real);
+    if (g.dot) return (size_t)conv_dot_pack_size(&g);
+    return (size_t)(g.groups * g.panels * g.taps * g.src_cg * NR) * sizeof(real);
 }
 
 void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
@@ -83,8 +83,8 @@ void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int directi
     const gather g = conv_gather(conv, direction);
     if (g.winograd)
         conv_winograd_pack(context, &g, weights, packed);
-    else if (g.expand)
-        conv_expand_pack(&g, weights, packed);
+    else if (g.dot)
+        conv_dot_pack(&g, weights, packed);
     else
         conv_direct_pack(context, &g, weights, packed);
 }
@@ -96,7 +96,7 @@ size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t work
     }
     const gather g = conv_gather(conv, direction);
     if (g.winograd) return (size_t)conv_winograd_scratch(&g, workers);
-    if (g.expand) return (size_t)conv_expand_scratch(&g, workers);
+    if (g.dot) return (size_t)conv_dot_scratch(&g);
     return (size_t)conv_direct_scratch(&g, workers);
 }
 
@@ -104,8 +104,8 @@ static void apply(dm_context *context, const gather *g, const real *src, int64_t
                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
     if (g->winograd)
         conv_winograd(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
-    else if (g->expand)
-        conv_expand(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+    else if (g->dot)
+        conv_dot(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
     else
         conv_direct(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
 }

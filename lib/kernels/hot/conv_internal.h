@@ -23,9 +23,10 @@
 #define conv_direct_scratch          DMI_K(dmi_conv_direct_scratch)
 #define conv_direct                  DMI_K(dmi_conv_direct)
 #define conv_copy_band               DMI_K(dmi_conv_copy_band)
-#define conv_expand_pack             DMI_K(dmi_conv_expand_pack)
-#define conv_expand_scratch          DMI_K(dmi_conv_expand_scratch)
-#define conv_expand                  DMI_K(dmi_conv_expand)
+#define conv_dot_pack_size           DMI_K(dmi_conv_dot_pack_size)
+#define conv_dot_pack                DMI_K(dmi_conv_dot_pack)
+#define conv_dot_scratch             DMI_K(dmi_conv_dot_scratch)
+#define conv_dot                     DMI_K(dmi_conv_dot)
 #define conv_direct_weight_scratch   DMI_K(dmi_conv_direct_weight_scratch)
 #define conv_direct_weight           DMI_K(dmi_conv_direct_weight)
 #define conv_winograd_pack_size      DMI_K(dmi_conv_winograd_pack_size)
@@ -57,8 +58,7 @@ typedef struct gather {
     int32_t spread;
     int32_t flat;     /* a matrix product: the batch is folded into y */
     int32_t winograd; /* F(4x4, 3x3) */
-    int32_t expand; /* few output channels: every tap becomes an output channel of a matrix product, added up
-                       later */
+    int32_t dot;      /* few output channels: scalar products */
 } gather;
 
 static inline int64_t imin(int64_t a, int64_t b) {
@@ -153,11 +153,12 @@ int64_t conv_direct_scratch(const gather *g, int32_t workers);
 void conv_direct(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
                  const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
 
-/* ---- conv_expand.c ---- */
-void conv_expand_pack(const gather *g, const real *weights, real *packed);
-int64_t conv_expand_scratch(const gather *g, int32_t workers);
-void conv_expand(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
+/* ---- conv_dot.c ---- */
+int64_t conv_dot_pack_size(const gather *g);
+void conv_dot_pack(const gather *g, const real *weights, real *packed);
+int64_t conv_dot_scratch(const gather *g);
+void conv_dot(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
+              const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_direct_weight.c ---- */
 int64_t conv_direct_weight_scratch(const dmi_conv *conv, int32_t workers);
