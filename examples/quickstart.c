@@ -20,8 +20,8 @@
 #include "common.h"
 #include "data.h"
 #include "loss_curve.h"
-#include "sampling.h"
 #include "progress.h"
+#include "sampling.h"
 
 static const char about[] =
     "Trains a small diffusion model on labelled images and samples from it.\n"

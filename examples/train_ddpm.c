@@ -9,17 +9,13 @@
  * Ctrl-C ends the run after the running step and saves; --resume goes on from there, bit for bit. */
 #include <diffusion.h>
 #include <inttypes.h>
-#include <math.h>
-#include <signal.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "args.h"
 #include "common.h"
 #include "data.h"
+#include "fit.h"
 #include "images.h"
-#include "loss_curve.h"
-#include "progress.h"
 
 static const char about[] = "Trains a DDPM UNet on labelled images: IDX files or folders of PNGs.\n"
                             "Writes ddpm.safetensors, classes.txt and loss.svg.";
@@ -83,33 +79,6 @@ static const args_option options[] = {
 
 enum { VALIDATION_IMAGES = 512 };
 
-static dm_trainer *running;
-
-static void on_interrupt(int number) {
-    dm_trainer_cancel(running);
-    signal(number, SIG_DFL);
-}
-
-typedef struct report {
-    progress_bar bar;
-    loss_curve curve;
-} report;
-
-static int32_t on_progress(const dm_train_progress *p, void *user) {
-    report *r = user;
-    loss_add(&r->curve.train, (double)p->step, p->loss);
-    if (!isnan(p->validation_loss)) {
-        loss_add(&r->curve.validation, (double)p->step, p->validation_loss);
-        progress_clear(&r->bar);
-        printf("step %" PRId64 ": loss %.4f, validation %.4f\n", p->step, loss_recent(&r->curve.train, 100),
-               p->validation_loss);
-        fflush(stdout);
-    }
-    progress_show(&r->bar, p->step, p->total_steps, "loss %.4f  %.1f images/s",
-                  loss_recent(&r->curve.train, 100), (double)p->images / p->seconds);
-    return 0;
-}
-
 static dm_net *create_net(dm_context *context, const image_data *data) {
     int32_t widths[ARGS_LIST_MAX];
     dm_unet2d_block down[ARGS_LIST_MAX], up[ARGS_LIST_MAX];
@@ -149,7 +118,7 @@ static dm_scheduler *create_scheduler(dm_context *context) {
 }
 
 static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, const image_data *data,
-                                  dm_dataset *validation, const char *checkpoint, report *r) {
+                                  dm_dataset *validation, const char *checkpoint, fit_report *r) {
     dm_trainer *trainer;
     dm_trainer_options training;
     dm_optimizer_options optimizer;
@@ -169,7 +138,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     training.lr_schedule = DM_LR_COSINE;
     training.warmup_steps = o.warmup;
     training.total_steps = o.steps;
-    training.progress = on_progress;
+    training.progress = fit_progress;
     training.progress_user = r;
     training.validation = validation;
     training.validation_every = o.validation_every;
@@ -179,30 +148,11 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     return trainer;
 }
 
-/* 0, or 130 (128 + SIGINT, as shells say) when it was stopped. */
-static int train(dm_trainer *trainer, dm_dataset *dataset, report *r) {
-    const int64_t before = dm_trainer_num_steps(trainer);
-    const clock_t cpu = clock();
-    const double began = now();
-    running = trainer;
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
-    progress_begin(&r->bar, before);
-    const dm_status status = dm_trainer_fit(trainer, dataset, o.steps);
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
-    progress_clear(&r->bar);
-    if (status != DM_OK && status != DM_ERROR_CANCELLED) fail("%s", dm_trainer_last_error(trainer));
-    printf("steps %" PRId64 " to %" PRId64 " of %" PRId64 " in %.0f s, %.0f s of processor time\n", before,
-           dm_trainer_num_steps(trainer), o.steps, now() - began, (double)(clock() - cpu) / CLOCKS_PER_SEC);
-    return status == DM_OK ? 0 : 130;
-}
-
 int main(int argc, char **argv) {
     image_data data, test;
     class_names names;
     dm_dataset *dataset, *validation;
-    report r = {0};
+    fit_report r = {0};
     ARGS_PARSE(argc, argv, about, options);
     if (o.warmup >= o.steps) args_error("--warmup: expected less than the %" PRId64 " --steps", o.steps);
     if (o.attention >= o.mult.count)
@@ -226,7 +176,7 @@ int main(int argc, char **argv) {
     printf("%" PRId64 " images of %d classes, %" PRId64 " weights, %d threads\n", data.count,
            (int)data.num_classes, dm_net_num_weights(net), (int)dm_context_num_threads(context));
     fflush(stdout);
-    const int status = train(trainer, dataset, &r);
+    const int status = fit_run(trainer, dataset, o.steps, &r);
     loss_curve_save(context, &r.curve, "DDPM", path_in(o.out, "loss.svg").text);
     printf("wrote %s\n", checkpoint.text);
     if (status != 0) printf("go on with the same options and --resume\n");

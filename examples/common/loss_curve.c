@@ -78,7 +78,7 @@ void loss_curve_save(dm_context *context, const loss_curve *curve, const char *t
     dm_plot_options_init(&options, sizeof options);
     options.title = title;
     options.x_label = "optimizer step";
-    options.y_label = "loss (mean squared error)";
+    options.y_label = "loss";
     options.log_y = 1;
     check(dm_plot_save_svg(context, file, &options, series, validation->count > 0 ? 2 : 1));
 }

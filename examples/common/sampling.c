@@ -60,6 +60,10 @@ static dm_sampler *create_sampler(dm_context *context, const model *m, const sam
                                   const dm_tensor *mask, watch *w) {
     dm_sampler *sampler;
     dm_sampler_options options;
+    const int32_t in = dm_net_in_channels(m->net), out = dm_net_out_channels(m->net);
+    if (out != in && out != 2 * in)
+        fail("the network: expected %d channels of output as of input, got %d: a classifier?", (int)in,
+             (int)out);
     dm_sampler_options_init(&options, sizeof options);
     options.guidance_scale = how->guidance;
     options.guidance_rescale = how->rescale;
