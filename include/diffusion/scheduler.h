@@ -228,6 +228,15 @@ DM_API int32_t dm_scheduler_num_train_timesteps(const dm_scheduler *scheduler);
  *  O(1). Since: 0.1 */
 DM_API dm_prediction_type dm_scheduler_prediction_type(const dm_scheduler *scheduler);
 
+/** Tells the options that a scheduler was created with, by dm_scheduler_create() or from a file: those of a
+ * second one that differs in some of them.
+ *  @param scheduler not NULL
+ *  @param options [in,out] struct_size as dm_scheduler_options_init() stores it; the rest is filled. `betas`
+ * of DM_BETA_SCHEDULE_CUSTOM is the scheduler's own array, rescaled already, valid until it is destroyed
+ *  Errors: INVALID_ARGUMENT (NULL, a struct_size that no version had). Threads: any. Cost: O(1). Since: 0.1
+ */
+DM_API dm_status dm_scheduler_get_options(const dm_scheduler *scheduler, dm_scheduler_options *options);
+
 /** Copies the betas, after clipping and rescaling.
  *  @param scheduler not NULL
  *  @param out [out] f64 [T], any layout

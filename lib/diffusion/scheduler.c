@@ -1,6 +1,7 @@
 /* The dm_scheduler handle: creation and copies. The timesteps of a run are chosen in samplers/run.c. */
 #include "diffusion/process.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* Memory of a scheduler without a run; every array is set or NULL, so that destroy can take it half made. */
@@ -105,6 +106,23 @@ int32_t dm_scheduler_num_train_timesteps(const dm_scheduler *scheduler) {
 
 dm_prediction_type dm_scheduler_prediction_type(const dm_scheduler *scheduler) {
     return scheduler ? scheduler->options.prediction_type : 0;
+}
+
+dm_status dm_scheduler_get_options(const dm_scheduler *scheduler, dm_scheduler_options *options) {
+    if (!scheduler) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "scheduler: expected a handle, got NULL");
+    if (!options) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options: expected a struct, got NULL");
+    const size_t first_release = offsetof(dm_scheduler_options, process);
+    if (options->struct_size < first_release || options->struct_size > 65536)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "dm_scheduler_options.struct_size: expected what its _init function stores, got %u",
+                        (unsigned)options->struct_size);
+    dm_scheduler_options known = scheduler->options;
+    if (known.beta_schedule == DM_BETA_SCHEDULE_CUSTOM) {
+        known.betas = scheduler->betas;
+        known.rescale_betas_zero_snr = 0;
+    }
+    dmi_options_init(options, options->struct_size, &known, sizeof(known));
+    return DM_OK;
 }
 
 static dm_status copy_doubles(const dm_scheduler *scheduler, const double *values, dm_tensor *out) {

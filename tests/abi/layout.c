@@ -903,6 +903,7 @@ dm_status dm_scheduler_save_pretrained(const dm_scheduler *scheduler, const char
 void dm_scheduler_destroy(dm_scheduler *scheduler);
 int32_t dm_scheduler_num_train_timesteps(const dm_scheduler *scheduler);
 dm_prediction_type dm_scheduler_prediction_type(const dm_scheduler *scheduler);
+dm_status dm_scheduler_get_options(const dm_scheduler *scheduler, dm_scheduler_options *options);
 dm_status dm_scheduler_betas(const dm_scheduler *scheduler, dm_tensor *out);
 dm_status dm_scheduler_alpha_bars(const dm_scheduler *scheduler, dm_tensor *out);
 dm_status dm_scheduler_add_noise(const dm_scheduler *scheduler, const dm_tensor *x0, const dm_tensor *noise, const dm_tensor *t, dm_tensor *out);

@@ -175,12 +175,66 @@ static void test_refusals(void **state) {
     assert_fails(dm_scheduler_save_pretrained(NULL, path), DM_ERROR_INVALID_ARGUMENT, "scheduler");
 }
 
+/* The options of a file, with another sampler and spacing, make the run that the options alone make. */
+static void test_options_of_a_file(void **state) {
+    (void)state;
+    dm_scheduler *file =
+        load_text("{\"_class_name\": \"DDIMScheduler\", \"beta_schedule\": \"scaled_linear\","
+                  "\"prediction_type\": \"v_prediction\", \"clip_sample\": false}");
+    dm_scheduler_options options = defaults(), given = defaults();
+    assert_int_equal(dm_scheduler_get_options(file, &options), DM_OK);
+    assert_int_equal(options.sampler, DM_SAMPLER_DDIM);
+    assert_int_equal(options.clip_sample, 0);
+    assert_null(options.betas);
+    options.sampler = given.sampler = DM_SAMPLER_EULER;
+    options.timestep_spacing = given.timestep_spacing = DM_SPACING_TRAILING;
+    given.beta_schedule = DM_BETA_SCHEDULE_SCALED_LINEAR;
+    given.prediction_type = DM_PREDICTION_V;
+    given.clip_sample = 0;
+    dm_scheduler *changed = make(&options), *direct = make(&given);
+    expect_same(changed, direct);
+    dm_scheduler_destroy(direct);
+    dm_scheduler_destroy(changed);
+    dm_scheduler_destroy(file);
+    unlink(path);
+}
+
+/* Betas of one's own come back rescaled, once. */
+static void test_options_with_betas(void **state) {
+    (void)state;
+    const double betas[4] = {0.1, 0.2, 0.3, 0.4};
+    dm_scheduler_options options = defaults(), got = defaults(), old;
+    options.num_train_timesteps = 4;
+    options.beta_schedule = DM_BETA_SCHEDULE_CUSTOM;
+    options.betas = betas;
+    options.rescale_betas_zero_snr = 1;
+    options.prediction_type = DM_PREDICTION_V;
+    dm_scheduler *s = make(&options);
+    assert_int_equal(dm_scheduler_get_options(s, &got), DM_OK);
+    assert_ptr_equal(got.betas, s->betas);
+    assert_true(got.betas[3] == 1.0);
+    dm_scheduler *copy = make(&got);
+    assert_memory_equal(copy->betas, s->betas, sizeof betas);
+
+    /* a struct of an older version: nothing is written beyond it */
+    memset(&old, 0x5a, sizeof old);
+    old.struct_size = offsetof(dm_scheduler_options, process);
+    assert_int_equal(dm_scheduler_get_options(s, &old), DM_OK);
+    assert_int_equal(old.num_train_timesteps, 4);
+    assert_int_equal(old.process, 0x5a5a5a5a);
+    old.struct_size = 8;
+    assert_int_equal(dm_scheduler_get_options(s, &old), DM_ERROR_INVALID_ARGUMENT);
+    assert_int_equal(dm_scheduler_get_options(s, NULL), DM_ERROR_INVALID_ARGUMENT);
+    assert_int_equal(dm_scheduler_get_options(NULL, &got), DM_ERROR_INVALID_ARGUMENT);
+    dm_scheduler_destroy(copy);
+    dm_scheduler_destroy(s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_is_written_is_read),
-        cmocka_unit_test(test_other_processes),
-        cmocka_unit_test(test_files_of_others),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_what_is_written_is_read), cmocka_unit_test(test_other_processes),
+        cmocka_unit_test(test_files_of_others),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_options_of_a_file),       cmocka_unit_test(test_options_with_betas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
