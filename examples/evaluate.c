@@ -292,12 +292,13 @@ static void measure_bits(dm_context *context, const model *m, const image_data *
     dm_scheduler *scheduler;
     dm_tensor *terms;
     dm_evaluate_options how;
-    dm_scheduler_options process = m->process;
+    dm_scheduler_options process = m->process.options;
     const int64_t T = process.num_train_timesteps;
     if (o.bits_timesteps > T)
         args_error("--bits-timesteps: expected at most the %d there are, got %d", (int)T,
                    (int)o.bits_timesteps);
-    process.variance_type = dm_variance_type_from_name(o.variance);
+    if (process.variance_type <= DM_VARIANCE_FIXED_LARGE)
+        process.variance_type = dm_variance_type_from_name(o.variance);
     check(dm_scheduler_create(context, &process, &scheduler));
     check(dm_tensor_create(context, DM_DTYPE_F64, 1, &T, &terms));
     dm_evaluate_options_init(&how, sizeof how);
@@ -310,7 +311,8 @@ static void measure_bits(dm_context *context, const model *m, const image_data *
     check(dm_evaluate_net_bits(m->net, scheduler, dataset, &how, &bits, &error, &prior, terms, NULL, NULL));
     const double by_timestep = prior + sum_of_terms(terms);
     printf("bits/dim of %" PRId64 " test images, %s variance: ",
-           o.bits_images < test->count ? o.bits_images : test->count, o.variance);
+           o.bits_images < test->count ? o.bits_images : test->count,
+           dm_variance_type_name(process.variance_type));
     if (!isnan(by_timestep)) printf("%.3f by timestep, ", by_timestep);
     printf("%.3f +- %.3f by image, prior %.1e; %.1f s\n", bits, error, prior, now() - began);
     fflush(stdout);

@@ -116,8 +116,8 @@ int main(int argc, char **argv) {
     ARGS_PARSE(argc, argv, about, options);
     dm_context *context = make_context(o.threads);
     model_load(context, o.checkpoint, o.ema, &m);
-    if (o.t >= m.process.num_train_timesteps)
-        fail("--t: expected 0..%d, got %d", (int)m.process.num_train_timesteps - 1, (int)o.t);
+    if (o.t >= m.process.options.num_train_timesteps)
+        fail("--t: expected 0..%d, got %d", (int)m.process.options.num_train_timesteps - 1, (int)o.t);
     data_load(context, o.data, "t10k", o.images, &data);
     if (data.channels != m.channels || data.height != m.height || data.width != m.width)
         fail("%s: expected images of %d x %d x %d as the network's, got %d x %d x %d", o.data, m.channels,

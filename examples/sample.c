@@ -42,18 +42,15 @@ static const char about[] =
 
 static struct {
     const char *checkpoint, *out, *sampler, *spacing, *sigmas, *class, *singles, *out_idx, *part, *classes;
-    const char *negative, *classifier, *init, *mask, *data;
+    const char *pretrained, *negative, *classifier, *init, *mask, *data;
     int32_t steps, batch, threads, columns, frames, scale, size, resample, jump;
     int64_t count;
     double guidance, rescale, classifier_scale, eta, strength;
-    bool ema, invert;
+    bool ema, invert, null_class;
     uint64_t seed;
     args_list between;
 } o = {.checkpoint = "out/quickstart.safetensors",
        .out = "out",
-       .sampler = "ddim",
-       .spacing = "trailing",
-       .sigmas = "timesteps",
        .class = "all",
        .part = "train",
        .data = DEFAULT_DATA,
@@ -68,15 +65,18 @@ static struct {
        .ema = true};
 
 static const args_option options[] = {
-    TEXT("checkpoint", &o.checkpoint,
-         "network, as train_unet or quickstart wrote it, or a directory of diffusers"),
-    NUMBER("size", &o.size, 0, 4096, "side of the images, 0: as in training, for a directory 32"),
+    TEXT("checkpoint", &o.checkpoint, "network, as train_ddpm, train_unet or quickstart wrote it"),
+    TEXT("pretrained", &o.pretrained, "instead: a directory of diffusers, with its scheduler_config.json"),
+    NUMBER("size", &o.size, 0, 4096, "side of the images, 0: as in training or config.json, else 32"),
     TEXT("class", &o.class, "number or name of a class, \"all\", or \"none\": no label"),
     NUMBER("count", &o.count, 1, 1000000, "images, a class with --class all"),
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
-    TEXT("sampler", &o.sampler, "algorithm, a name of docs/samplers.md: ddim, ddpm, euler_a, dpmpp_2m, ..."),
+    TEXT("sampler", &o.sampler,
+         "algorithm, a name of docs/samplers.md such as ddpm, euler_a or dpmpp_2m (default: what "
+         "scheduler_config.json names, else ddim)"),
     NUMBER("steps", &o.steps, 0, 1000000, "sampling steps, 0: every training timestep"),
-    CHOICE("spacing", &o.spacing, "trailing|leading|linspace", "which timesteps"),
+    CHOICE("spacing", &o.spacing, "trailing|leading|linspace",
+           "which timesteps, as scheduler_config.json says, else trailing"),
     CHOICE("sigmas", &o.sigmas, "timesteps|karras|exponential|polyexponential|beta|lu|log_linear",
            "noise levels"),
     NUMBER("eta", &o.eta, 0, 1, "noise of ddim"),
@@ -97,6 +97,8 @@ static const args_option options[] = {
     FLAG("invert", &o.invert, "find the noise of --init N and the images after it, and sample from it"),
     NUMBER("interpolate", &o.between, 0, INT32_MAX, "two seeds: --count images from the one to the other"),
     FLAG("ema", &o.ema, "averaged weights, when the checkpoint has them"),
+    FLAG("null-class", &o.null_class,
+         "the last class means \"no class\", which a checkpoint tells, a directory not"),
     NUMBER("batch", &o.batch, 1, 65536, "images a call of the network"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
     TEXT("classes", &o.classes, "file with a class name a line (default: classes.txt beside the checkpoint)"),
@@ -118,10 +120,8 @@ static bool is(const char *text, const char *other) {
 
 /* What is wrong whatever the network. */
 static void check_options(void) {
-    if (dm_sampler_from_name(o.sampler) == 0)
+    if (o.sampler != NULL && dm_sampler_from_name(o.sampler) == 0)
         args_error("--sampler: expected a name such as ddim or euler_a, got \"%s\"", o.sampler);
-    if (is(o.sampler, "ddim_inverse"))
-        args_error("--sampler: ddim_inverse goes from images to noise, as --init N --invert does");
     if (o.guidance == 1.0 && o.rescale > 0.0) args_error("--guidance-rescale: needs --guidance");
     if (o.guidance == 1.0 && o.negative != NULL) args_error("--negative: needs --guidance");
     if (o.init == NULL && o.strength > 0.0) args_error("--strength: needs --init");
@@ -129,16 +129,34 @@ static void check_options(void) {
     if (o.init == NULL && o.invert) args_error("--invert: needs --init");
     if (o.invert && o.mask != NULL) args_error("--invert: not with --mask");
     if (o.invert && o.strength > 0.0) args_error("--invert: not with --strength");
-    if (o.invert && (!is(o.sampler, "ddim") || o.eta > 0.0))
-        args_error("--invert: needs --sampler ddim and --eta 0, the only way that has a way back");
     if (o.mask == NULL && o.resample > 1) args_error("--resample: needs --mask");
-    if (o.resample > 1 && !is(o.sampler, "ddim") && !is(o.sampler, "ddpm") && !is(o.sampler, "euler") &&
-        !is(o.sampler, "euler_a"))
-        args_error("--resample: needs --sampler ddim, ddpm, euler or euler_a, which can go back");
     if (o.between.count != 0 && o.between.count != 2)
         args_error("--interpolate: expected two seeds with a comma between, got %d", (int)o.between.count);
     if (o.between.count != 0 && o.init != NULL) args_error("--interpolate: not with --init");
     if (o.between.count != 0 && o.count < 2) args_error("--interpolate: expected --count of at least 2");
+}
+
+/* Chooses the algorithm, and tries it on the network's process. */
+static void check_sampler(dm_context *context, const model *m, sampling *how) {
+    dm_scheduler *scheduler;
+    const dm_process process = m->process.options.process;
+    if (o.sampler == NULL && o.invert) o.sampler = "ddim";
+    if (o.sampler == NULL) o.sampler = dm_sampler_type_name(m->process.options.sampler);
+    if (o.invert && process > DM_PROCESS_DISCRETE)
+        args_error("--invert: DDIM needs the discrete process, this network has %s",
+                   dm_process_name(process));
+    if (is(o.sampler, "ddim_inverse"))
+        args_error("--sampler: ddim_inverse goes from images to noise, as --init N --invert does");
+    if (o.invert && (!is(o.sampler, "ddim") || o.eta > 0.0))
+        args_error("--invert: needs --sampler ddim and --eta 0, the only way that has a way back");
+    if (o.resample > 1 && !is(o.sampler, "ddim") && !is(o.sampler, "ddpm") && !is(o.sampler, "euler") &&
+        !is(o.sampler, "euler_a"))
+        args_error("--resample: needs --sampler ddim, ddpm, euler or euler_a, which can go back");
+    how->sampler = o.sampler;
+    if (model_create_scheduler(context, m, how, &scheduler) != DM_OK)
+        args_error("--sampler, --sigmas: %s", dm_last_error());
+    if (model_set_steps(scheduler, how) != DM_OK) args_error("--steps: %s", dm_last_error());
+    dm_scheduler_destroy(scheduler);
 }
 
 /* ---- which images ---- */
@@ -197,10 +215,11 @@ static void make_request(const model *m, const class_names *names, request *r) {
 
 /* A classifier has learned what noisy images look like under the process that it was trained with. */
 static void check_process(const model *m, const model *classifier) {
-    const int32_t T = m->process.num_train_timesteps;
-    bool same = classifier->betas == NULL || m->betas == NULL || classifier->process.num_train_timesteps == T;
-    for (int32_t t = 0; same && t < T && classifier->betas != NULL && m->betas != NULL; t++)
-        same = fabs(classifier->betas[t] - m->betas[t]) < 1e-9;
+    const double *a = m->process.betas, *b = classifier->process.betas;
+    const int32_t T = m->process.options.num_train_timesteps;
+    if (a == NULL || b == NULL) return;
+    bool same = classifier->process.options.num_train_timesteps == T;
+    for (int32_t t = 0; same && t < T; t++) same = fabs(a[t] - b[t]) < 1e-9;
     if (!same)
         fprintf(stderr, "%s: %s was trained with another noise schedule than %s\n", program_name(),
                 o.classifier, o.checkpoint);
@@ -245,6 +264,7 @@ static void begin(dm_context *context, const model *m, const class_names *names,
                         .batch = o.batch,
                         .jump = o.jump,
                         .resample = o.resample};
+    check_sampler(context, m, &k->how);
     if (k->classifier.net != NULL)
         check(dm_guide_create(k->classifier.net, o.classifier_scale, &k->how.guide));
     if (o.init != NULL) begin_from_image(context, m, r, k);
@@ -339,13 +359,20 @@ static void save_denoising(dm_context *context, const model *m, const sampling *
 static void load(dm_context *context, model *m, model *classifier, class_names *names) {
     model_load(context, o.checkpoint, o.ema, m);
     if (o.size > 0) m->height = m->width = o.size;
+    if (o.null_class && !m->has_null_class && m->num_classes > 1) {
+        m->has_null_class = true;
+        m->num_classes--;
+    }
     int32_t classes = m->num_classes;
     if (o.classifier != NULL) {
         model_load(context, o.classifier, o.ema, classifier);
+        if (m->process.options.process > DM_PROCESS_DISCRETE)
+            args_error("--classifier: needs a network of the discrete process, as classifiers are trained");
         check_process(m, classifier);
         if (classes == 0) classes = dm_net_out_channels(classifier->net);
     }
-    class_names_load(directory_of(o.checkpoint).text, classes, names);
+    class_names_load(is_directory(o.checkpoint) ? o.checkpoint : directory_of(o.checkpoint).text, classes,
+                     names);
     if (o.classes != NULL && !class_names_read(o.classes, names)) fail("%s: cannot be read", o.classes);
 }
 
@@ -356,14 +383,14 @@ int main(int argc, char **argv) {
     class_names names;
     ARGS_PARSE(argc, argv, about, options);
     check_options();
+    if (o.pretrained != NULL && !is_directory(o.pretrained))
+        args_error("--pretrained: expected a directory, got \"%s\"", o.pretrained);
+    if (o.pretrained != NULL) o.checkpoint = o.pretrained;
     dm_context *context = make_context(o.threads);
     load(context, &m, &k.classifier, &names);
     make_request(&m, &names, &r);
     make_directory(o.out);
 
-    if (o.steps > m.process.num_train_timesteps)
-        args_error("--steps: expected at most the %d training timesteps, got %d",
-                   (int)m.process.num_train_timesteps, (int)o.steps);
     begin(context, &m, &names, &r, &k);
     const double began = now();
     dm_tensor *images = model_sample(context, &m, &k.how, r.count, r.seeds, r.labels);

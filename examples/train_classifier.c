@@ -111,7 +111,10 @@ static dm_scheduler *create_scheduler(dm_context *context) {
     process.beta_schedule = dm_beta_schedule_from_name(o.schedule);
     if (o.like != NULL) {
         model_load(context, o.like, false, &like);
-        process = like.process;
+        process = like.process.options;
+        if (process.process > DM_PROCESS_DISCRETE)
+            args_error("--like: expected a model of the discrete process, as classifiers are trained, got %s",
+                       dm_process_name(process.process));
     }
     check(dm_scheduler_create(context, &process, &scheduler));
     model_free(&like);

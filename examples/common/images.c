@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "process.h"
 
 /* ---- sorted names in a folder ---- */
 
@@ -42,11 +43,6 @@ static listing list(const char *directory, int (*filter)(const struct dirent *))
 static void listing_free(listing *l) {
     for (int i = 0; i < l->count; i++) free(l->entries[i]);
     free(l->entries);
-}
-
-static bool is_directory(const char *name) {
-    struct stat info;
-    return stat(name, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 /* ---- one picture ---- */

@@ -2,20 +2,19 @@
 #ifndef EXAMPLES_MODEL_H
 #define EXAMPLES_MODEL_H
 
-#include "common.h"
+#include "process.h"
 
 typedef struct model {
     dm_net *net;
-    dm_scheduler_options
-        process;   /* the noise schedule and prediction type that the network was trained with */
-    double *betas; /* of process */
+    process process; /* that the network was trained for */
     int32_t channels, height, width, num_classes;
     bool has_null_class; /* trained with label dropout: can be guided and run without labels */
 } model;
 
-/* Reads a checkpoint of dm_trainer (schedule, prediction type and image size are in it), a file of
- * dm_net_save(): then the lecture's schedule, epsilon and 28 x 28 are taken, or a directory of diffusers:
- * then the linear schedule, epsilon and 32 x 32. use_ema: the averaged weights when the file has them. */
+/* Reads a checkpoint of dm_trainer, with process and image size in it, a file of dm_net_save() of 28 x 28, or
+ * a directory of diffusers. These two have their process from scheduler_config.json beside the file or in the
+ * directory; without one it is the lecture's for a file, and DDPMScheduler's for a directory. use_ema: the
+ * averaged weights when the file has them. */
 void model_load(dm_context *context, const char *path, bool use_ema, model *out);
 void model_free(model *m);
 

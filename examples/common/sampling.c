@@ -5,16 +5,25 @@
 
 #include "progress.h"
 
+dm_status model_create_scheduler(dm_context *context, const model *m, const sampling *how,
+                                 dm_scheduler **out) {
+    dm_scheduler_options options = m->process.options;
+    if (how->sampler != NULL) options.sampler = dm_sampler_from_name(how->sampler);
+    if (how->spacing != NULL) options.timestep_spacing = dm_timestep_spacing_from_name(how->spacing);
+    if (how->sigmas != NULL) options.sigma_schedule = dm_sigma_schedule_from_name(how->sigmas);
+    if (how->unclipped) options.clip_sample = 0;
+    options.eta = how->eta;
+    return dm_scheduler_create(context, &options, out);
+}
+
+dm_status model_set_steps(dm_scheduler *scheduler, const sampling *how) {
+    return how->steps > 0 ? dm_scheduler_set_timesteps(scheduler, how->steps) : DM_OK;
+}
+
 dm_scheduler *model_scheduler(dm_context *context, const model *m, const sampling *how) {
     dm_scheduler *scheduler;
-    dm_scheduler_options options = m->process;
-    options.sampler = dm_sampler_from_name(how->sampler);
-    options.timestep_spacing = dm_timestep_spacing_from_name(how->spacing);
-    options.eta = how->eta;
-    options.clip_sample = !how->unclipped;
-    if (how->sigmas != NULL) options.sigma_schedule = dm_sigma_schedule_from_name(how->sigmas);
-    check(dm_scheduler_create(context, &options, &scheduler));
-    if (how->steps > 0) check(dm_scheduler_set_timesteps(scheduler, how->steps));
+    check(model_create_scheduler(context, m, how, &scheduler));
+    check(model_set_steps(scheduler, how));
     return scheduler;
 }
 

@@ -6,9 +6,9 @@
 
 /* How to sample. Zero leaves out what has no default here. */
 typedef struct sampling {
-    const char *sampler; /* a name that dm_sampler_from_name() knows */
-    const char *spacing; /* "leading", "trailing" or "linspace" */
-    const char *sigmas;  /* a name that dm_sigma_schedule_from_name() knows; NULL: those of the timesteps */
+    const char *sampler; /* a name that dm_sampler_from_name() knows; NULL: the model's */
+    const char *spacing; /* "leading", "trailing" or "linspace"; NULL: the model's */
+    const char *sigmas;  /* a name that dm_sigma_schedule_from_name() knows; NULL: the model's */
     int32_t steps;       /* 0: every training timestep */
     double eta;
     double guidance, rescale; /* 1: none */
@@ -25,6 +25,10 @@ typedef struct sampling {
 
 /* The process with that sampler; the caller destroys it. */
 dm_scheduler *model_scheduler(dm_context *context, const model *m, const sampling *how);
+/* The same in two parts, for what the library may have to say of either. */
+dm_status model_create_scheduler(dm_context *context, const model *m, const sampling *how,
+                                 dm_scheduler **out);
+dm_status model_set_steps(dm_scheduler *scheduler, const sampling *how);
 
 /* Samples `count` images, image n from seeds[n] and, unless labels is NULL, of class labels[n], into a new
  * f32 [count,C,H,W] tensor in [-1,1]. Shows a progress bar. */
