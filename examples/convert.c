@@ -1,9 +1,10 @@
-/* Converts a network between the files of this library and those of others.
+/* Converts a network between the files of this library and those of others:
  *
- *   diffusers         a directory: config.json, diffusion_pytorch_model.safetensors (or several, with an
- * index), scheduler_config.json guided-diffusion  a state_dict saved as safetensors, read only; see
- * docs/checkpoints.md this library      one file, "*.safetensors", which train_unet and dm_net_save() write;
- * a checkpoint of training has the noise schedule in it
+ *   diffusers          a directory: config.json, scheduler_config.json, and the weights as
+ *                      diffusion_pytorch_model.safetensors or several such files with an index
+ *   guided-diffusion   a state_dict saved as safetensors, read only; see docs/checkpoints.md
+ *   this library       one file, "*.safetensors", of training (with the noise schedule in it) or of
+ *                      dm_net_save()
  *
  * What --from is shows in its content. --to is a file of this library when it ends in ".safetensors", else a
  * directory that diffusers opens with UNet2DModel.from_pretrained(). The noise schedule goes along as

@@ -38,7 +38,6 @@ static struct {
 } o = {.checkpoint = "out/ddpm.safetensors",
        .data = DEFAULT_DATA,
        .out = "out",
-       .samplers = "euler_a,ddim,dpmpp_2m,unipc",
        .spacing = "trailing",
        .variance = "fixed_large",
        .steps = {3, {10, 20, 50}},
@@ -59,7 +58,9 @@ static const args_option options[] = {
     TEXT("data", &o.data, "folder with IDX files, or with train/CLASS/*.png and test/CLASS/*.png"),
     NUMBER("size", &o.size, 4, 1024, "height and width that PNGs are scaled to"),
     TEXT("out", &o.out, "folder for what is written"),
-    TEXT("samplers", &o.samplers, "names between commas; docs/samplers.md lists them"),
+    TEXT("samplers", &o.samplers,
+         "names between commas of docs/samplers.md (default: euler_a,ddim,dpmpp_2m,unipc; edm: "
+         "euler,heun,dpmpp_2m; flow: euler,heun)"),
     NUMBER("steps", &o.steps, 1, 1000000, "numbers of steps between commas"),
     CHOICE("spacing", &o.spacing, "trailing|leading|linspace", "which timesteps"),
     NUMBER("per-class", &o.per_class, 1, 100000, "images a class to generate for each sampler and steps"),
@@ -85,8 +86,12 @@ typedef struct sampler_list {
     char names[MAX_SAMPLERS][32];
 } sampler_list;
 
-static void parse_samplers(sampler_list *list) {
-    const char *at = o.samplers;
+static void parse_samplers(const model *m, sampler_list *list) {
+    const dm_process process = m->process.options.process;
+    const char *usual = process == DM_PROCESS_FLOW      ? "euler,heun"
+                        : process > DM_PROCESS_DISCRETE ? "euler,heun,dpmpp_2m"
+                                                        : "euler_a,ddim,dpmpp_2m,unipc";
+    const char *at = o.samplers != NULL ? o.samplers : usual;
     for (list->count = 0; *at != '\0'; list->count++) {
         const size_t length = strcspn(at, ",");
         if (list->count == MAX_SAMPLERS) args_error("--samplers: expected at most %d names", MAX_SAMPLERS);
@@ -97,6 +102,21 @@ static void parse_samplers(sampler_list *list) {
         at += length + (at[length] == ',');
     }
     if (list->count == 0) args_error("--samplers: expected at least one name");
+}
+
+/* Whether every sampler can make its runs under the network's process, before hours of work. */
+static void check_runs(dm_context *context, const model *m, const sampler_list *list) {
+    for (int32_t i = 0; i < list->count; i++)
+        for (int32_t j = 0; j < o.steps.count; j++) {
+            dm_scheduler *scheduler;
+            const sampling how = {
+                .sampler = list->names[i], .spacing = o.spacing, .steps = o.steps.values[j], .eta = o.eta};
+            if (model_create_scheduler(context, m, &how, &scheduler) != DM_OK)
+                args_error("--samplers: %s: %s", list->names[i], dm_last_error());
+            if (model_set_steps(scheduler, &how) != DM_OK)
+                args_error("--steps: %s: %s", list->names[i], dm_last_error());
+            dm_scheduler_destroy(scheduler);
+        }
 }
 
 static dm_dataset *dataset_of(dm_context *context, const image_data *data, uint64_t seed) {
@@ -357,15 +377,19 @@ int main(int argc, char **argv) {
     sampler_list samplers;
     score real;
     ARGS_PARSE(argc, argv, about, options);
-    parse_samplers(&samplers);
     dm_context *context = make_context(o.threads);
     model_load(context, o.checkpoint, o.ema, &m);
+    parse_samplers(&m, &samplers);
+    check_runs(context, &m, &samplers);
     images_load(context, o.data, "train", o.size, 0, &data);
     images_load(context, o.data, "t10k", o.size, 0, &test);
     check_fit(&m, &data);
     images_class_names(o.data, data.num_classes, &names);
     make_directory(o.out);
-    if (o.bits_images > 0) measure_bits(context, &m, &test);
+    if (m.process.options.process > DM_PROCESS_DISCRETE)
+        printf("bits/dim: not measured, as the bound is of the discrete process\n");
+    else if (o.bits_images > 0)
+        measure_bits(context, &m, &test);
 
     double began = now();
     dm_net *classifier = create_classifier(context, &data);

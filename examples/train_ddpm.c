@@ -4,7 +4,8 @@
  *
  * The network predicts v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022) under the
  * cosine schedule (Nichol and Dhariwal 2021, equation 17); --prediction epsilon --schedule linear is the
- * original.
+ * original. Others are options too: losses weighted by the signal-to-noise ratio, learned variances, EDM,
+ * flow matching (docs/training.md). The checkpoint tells `sample` and `evaluate` which it was.
  *
  * Ctrl-C ends the run after the running step and saves; --resume goes on from there, bit for bit. */
 #include <diffusion.h>
@@ -16,12 +17,14 @@
 #include "data.h"
 #include "fit.h"
 #include "images.h"
+#include "objective.h"
 
 static const char about[] = "Trains a DDPM UNet on labelled images: IDX files or folders of PNGs.\n"
                             "Writes ddpm.safetensors, classes.txt and loss.svg.";
 
 static struct {
-    const char *data, *out, *prediction, *schedule;
+    const char *data, *out;
+    objective objective;
     int64_t steps, warmup, validation_every;
     int32_t batch, threads, size, base, layers, attention, head, groups;
     args_list mult;
@@ -30,8 +33,7 @@ static struct {
     uint64_t seed;
 } o = {.data = DEFAULT_DATA,
        .out = "out",
-       .prediction = "v_prediction",
-       .schedule = "squaredcos_cap_v2",
+       .objective = OBJECTIVE_DEFAULTS,
        .steps = 4000,
        .warmup = 200,
        .validation_every = 500,
@@ -49,6 +51,9 @@ static struct {
        .weight_decay = 0.01,
        .label_dropout = 0.1,
        .seed = 1};
+
+#define USUAL_PREDICTION "v_prediction"
+#define USUAL_SCHEDULE   "squaredcos_cap_v2"
 
 static const args_option options[] = {
     TEXT("data", &o.data, "folder with IDX files, or with train/CLASS/*.png and test/CLASS/*.png"),
@@ -69,8 +74,7 @@ static const args_option options[] = {
     NUMBER("attention", &o.attention, -1, 64, "level with attention, from 0; -1: only the middle"),
     NUMBER("head", &o.head, 0, 4096, "width of an attention head, 0: one head"),
     NUMBER("groups", &o.groups, 1, 4096, "groups of the group normalisation"),
-    CHOICE("prediction", &o.prediction, "epsilon|sample|v_prediction", "what the network predicts"),
-    CHOICE("schedule", &o.schedule, "lecture_cosine|linear|scaled_linear|squaredcos_cap_v2|sigmoid", "betas"),
+    OBJECTIVE_OPTIONS(o.objective, USUAL_PREDICTION, USUAL_SCHEDULE),
     NUMBER("validation-every", &o.validation_every, 1, 1e9, "steps between two losses of test images"),
     FLAG("resume", &o.resume, "go on from the checkpoint in --out, with the same options"),
     SEED("seed", &o.seed, "seed of everything"),
@@ -91,7 +95,8 @@ static dm_net *create_net(dm_context *context, const image_data *data) {
         up[levels - 1 - i] = down[i];
     }
     dm_unet2d_options_init(&unet, sizeof unet);
-    unet.in_channels = unet.out_channels = data->channels;
+    unet.in_channels = data->channels;
+    unet.out_channels = data->channels * objective_outputs(&o.objective);
     unet.num_levels = levels;
     unet.block_out_channels = widths;
     unet.down_block_types = down;
@@ -105,16 +110,6 @@ static dm_net *create_net(dm_context *context, const image_data *data) {
     unet.seed = o.seed;
     check(dm_unet2d_create(context, &unet, &net));
     return net;
-}
-
-static dm_scheduler *create_scheduler(dm_context *context) {
-    dm_scheduler *scheduler;
-    dm_scheduler_options process;
-    dm_scheduler_options_init(&process, sizeof process);
-    process.beta_schedule = dm_beta_schedule_from_name(o.schedule);
-    process.prediction_type = dm_prediction_type_from_name(o.prediction);
-    check(dm_scheduler_create(context, &process, &scheduler));
-    return scheduler;
 }
 
 static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, const image_data *data,
@@ -135,6 +130,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     training.seed = o.seed;
     training.label_dropout = o.label_dropout;
     training.optimizer = &optimizer;
+    objective_set(&o.objective, &training, &optimizer);
     training.lr_schedule = DM_LR_COSINE;
     training.warmup_steps = o.warmup;
     training.total_steps = o.steps;
@@ -154,9 +150,17 @@ int main(int argc, char **argv) {
     dm_dataset *dataset, *validation;
     fit_report r = {0};
     ARGS_PARSE(argc, argv, about, options);
+    objective_check(&o.objective, o.ema, USUAL_PREDICTION, USUAL_SCHEDULE);
     if (o.warmup >= o.steps) args_error("--warmup: expected less than the %" PRId64 " --steps", o.steps);
     if (o.attention >= o.mult.count)
         args_error("--attention: expected a level below %d, got %d", (int)o.mult.count, (int)o.attention);
+    for (int32_t i = 0; i < o.mult.count; i++)
+        if (o.base * o.mult.values[i] % o.groups != 0)
+            args_error("--groups: expected a divisor of each level's width, got %d for %d", (int)o.groups,
+                       (int)(o.base * o.mult.values[i]));
+    if (o.head > o.base * o.mult.values[0])
+        args_error("--head: expected at most the %d channels of the first level, got %d",
+                   (int)(o.base * o.mult.values[0]), (int)o.head);
     dm_context *context = make_context(o.threads);
     images_load(context, o.data, "train", o.size, 0, &data);
     images_load(context, o.data, "t10k", o.size, 0, &test);
@@ -168,7 +172,7 @@ int main(int argc, char **argv) {
     class_names_save(&names, o.out);
 
     dm_net *net = create_net(context, &data);
-    dm_scheduler *scheduler = create_scheduler(context);
+    dm_scheduler *scheduler = objective_scheduler(context, &o.objective, 1000, false);
     check(dm_dataset_create(context, data.images, data.labels, o.seed, &dataset));
     check(dm_dataset_create(context, test.images, test.labels, 0, &validation));
     dm_trainer *trainer = create_trainer(net, scheduler, &data, validation, checkpoint.text, &r);

@@ -22,6 +22,7 @@
 #include "common.h"
 #include "data.h"
 #include "loss_curve.h"
+#include "objective.h"
 #include "progress.h"
 
 static const char about[] = "Trains the lecture's UNet on images in [-1,1].\n"
@@ -40,8 +41,8 @@ static struct {
     double lr, beta1, beta2, epsilon, weight_decay, momentum, clip, ema, lr_gamma, lr_min, label_dropout;
     bool amsgrad, nesterov;
     int64_t warmup, lr_step;
-    /* process */
-    const char *prediction, *schedule;
+    /* process and loss */
+    objective objective;
     int32_t T;
     bool zero_snr;
     /* network */
@@ -65,13 +66,15 @@ static struct {
        .lr_gamma = 0.1,
        .label_dropout = 0.1,
        .lr_step = 1000,
-       .prediction = "epsilon",
-       .schedule = "lecture_cosine",
+       .objective = OBJECTIVE_DEFAULTS,
        .T = 1000,
        .channels = {3, {64, 128, 256}},
        .skip = "add",
        .time = "none",
        .middle = 2};
+
+#define USUAL_PREDICTION "epsilon"
+#define USUAL_SCHEDULE   "lecture_cosine"
 
 static const args_option options[] = {
     NUMBER("epochs", &o.epochs, 1, 1000000, "passes over the images"),
@@ -103,8 +106,7 @@ static const args_option options[] = {
     NUMBER("time-dim", &o.time_dim, 0, 65536, "width of the time embedding, 0: 4 times the first level"),
     FLAG("classes", &o.classes, "tell the network the class"),
     NUMBER("groups", &o.groups, 0, 16384, "groups of the group normalisation, 0: none"),
-    CHOICE("prediction", &o.prediction, "epsilon|sample|v_prediction", "what the network predicts"),
-    CHOICE("schedule", &o.schedule, "lecture_cosine|linear|scaled_linear|squaredcos_cap_v2|sigmoid", "betas"),
+    OBJECTIVE_OPTIONS(o.objective, USUAL_PREDICTION, USUAL_SCHEDULE),
     NUMBER("T", &o.T, 1, 1000000, "timesteps"),
     FLAG("zero-snr", &o.zero_snr,
          "shift the betas so that x_T is pure noise (not with --prediction epsilon)"),
@@ -203,7 +205,8 @@ static dm_net *create_net(dm_context *context, const image_data *data) {
         return net;
     }
     dm_unet_options_init(&unet, sizeof unet);
-    unet.in_channels = unet.out_channels = data->channels;
+    unet.in_channels = data->channels;
+    unet.out_channels = data->channels * objective_outputs(&o.objective);
     unet.num_levels = o.channels.count;
     unet.channels = o.channels.values;
     unet.num_middle_blocks = o.middle;
@@ -215,18 +218,6 @@ static dm_net *create_net(dm_context *context, const image_data *data) {
     unet.seed = o.seed;
     check(dm_unet_create(context, &unet, &net));
     return net;
-}
-
-static dm_scheduler *create_scheduler(dm_context *context) {
-    dm_scheduler *scheduler;
-    dm_scheduler_options process;
-    dm_scheduler_options_init(&process, sizeof process);
-    process.num_train_timesteps = o.T;
-    process.beta_schedule = dm_beta_schedule_from_name(o.schedule);
-    process.prediction_type = dm_prediction_type_from_name(o.prediction);
-    process.rescale_betas_zero_snr = o.zero_snr;
-    check(dm_scheduler_create(context, &process, &scheduler));
-    return scheduler;
 }
 
 static dm_optimizer_options optimizer_options(void) {
@@ -250,7 +241,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
                                   dm_dataset *validation, const char *checkpoint, report *r) {
     dm_trainer *trainer;
     dm_trainer_options training;
-    const dm_optimizer_options optimizer = optimizer_options();
+    dm_optimizer_options optimizer = optimizer_options();
     dm_trainer_options_init(&training, sizeof training);
     training.batch = o.batch;
     training.accumulation = o.accumulation;
@@ -259,6 +250,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     training.seed = o.seed;
     training.label_dropout = dm_net_num_classes(net) > 0 ? o.label_dropout : 0.0;
     training.optimizer = &optimizer;
+    objective_set(&o.objective, &training, &optimizer);
     training.lr_schedule = dm_lr_schedule_from_name(o.lr_schedule);
     training.warmup_steps = o.warmup;
     training.lr_step_size = o.lr_step;
@@ -321,7 +313,10 @@ int main(int argc, char **argv) {
     dm_dataset *dataset;
     report r = {.epoch = -1, .validation_loss = (double)NAN};
     ARGS_PARSE(argc, argv, about, options);
-    if (o.zero_snr && strcmp(o.prediction, "epsilon") == 0)
+    objective_check(&o.objective, o.ema, USUAL_PREDICTION, USUAL_SCHEDULE);
+    if (o.zero_snr && strcmp(o.objective.process, "discrete") != 0)
+        args_error("--zero-snr: needs --process discrete");
+    if (o.zero_snr && strcmp(o.objective.prediction, "epsilon") == 0)
         args_error(
             "--zero-snr: needs another --prediction, as the noise says nothing about x0 in pure noise");
     dm_context *context = make_context(o.threads);
@@ -332,7 +327,7 @@ int main(int argc, char **argv) {
     make_directory(directory_of(checkpoint).text);
 
     dm_net *net = create_net(context, &data);
-    dm_scheduler *scheduler = create_scheduler(context);
+    dm_scheduler *scheduler = objective_scheduler(context, &o.objective, o.T, o.zero_snr);
     dm_dataset *validation = create_validation(context, &test);
     check(dm_dataset_create(context, data.images, data.labels, o.seed, &dataset));
     if (data.count < o.batch)
