@@ -115,8 +115,9 @@ typedef struct dmi_call {
     int64_t batch;
     int32_t conv_algorithm; /* DMI_CONV_*: the session's choice, AUTO: the node's */
     dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
-    const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
-    void *out;                       /* const in backward */
+    int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* reals from one pixel of a value to the next */
+    const void *in[DMI_NODE_INPUTS];        /* NULL: absent */
+    void *out;                              /* const in backward */
     const void *param[DMI_NODE_PARAMS];
     void
         *packed; /* the node's own copy of its weights in the kernels' layout, NULL: sizes() asked for none */
@@ -145,6 +146,17 @@ enum { DMI_PASS_IN0 = 32, DMI_PASS_IN1 = 64, DMI_PASS_IN2 = 128 };
  * right before the first backward that reads it. It then has to give the same bits. */
 enum { DMI_RECOMPUTE = 256 };
 
+/* JOIN: the output is the inputs side by side along the channels. The plan may put an input's value where it
+ * stands in the output, when all that touch it can leave room between pixels (in_ld, out_ld), forward and
+ * backward: STRIDED. Gradients are always dense. */
+enum {
+    DMI_STRIDED_IN0 = 512,
+    DMI_STRIDED_IN1 = 1024,
+    DMI_STRIDED_IN2 = 2048,
+    DMI_STRIDED_OUT = 4096,
+    DMI_JOIN = 8192
+};
+
 typedef struct dmi_op {
     const char *name;
     /* Output shape, or a status with the reason. in_shape of absent inputs is zero. */
@@ -156,7 +168,7 @@ typedef struct dmi_op {
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
     void (*backward)(const dmi_call *call);
-    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_*, DMI_RECOMPUTE */
+    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_*, DMI_RECOMPUTE, DMI_STRIDED_* */
     int differentiable; /* bit i: input i has a gradient */
 } dmi_op;
 

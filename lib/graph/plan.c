@@ -111,6 +111,41 @@ static reads reads_of(const planner *p, int32_t n) {
     return r;
 }
 
+/* Whether value n may lie in the buffer of its reader `join`: everyone who touches it copes. */
+static int may_move(const planner *p, int32_t n, int32_t join) {
+    if (!(row_of(p, n)->keep & DMI_STRIDED_OUT) || n == p->net->output_node || p->plan->nodes[n].home != n)
+        return 0;
+    for (int32_t j = n + 1; j < p->net->num_nodes; j++)
+        for (int i = 0; i < DMI_NODE_INPUTS; i++)
+            if (j != join && p->net->nodes[j].inputs[i] == n &&
+                !(row_of(p, j)->keep & (DMI_STRIDED_IN0 << i)))
+                return 0;
+    return 1;
+}
+
+/* Where the values lie: all inputs of a DMI_JOIN in its buffer, or none. */
+static void plan_homes(planner *p) {
+    for (int32_t n = 0; n < p->net->num_nodes; n++) p->plan->nodes[n].home = n;
+    for (int32_t j = 0; j < p->net->num_nodes; j++) {
+        const int32_t *inputs = p->net->nodes[j].inputs;
+        int64_t c = 0;
+        int fits = (row_of(p, j)->keep & DMI_JOIN) != 0 && inputs[0] != inputs[1];
+        for (int i = 0; fits && i < DMI_NODE_INPUTS; i++)
+            if (inputs[i] >= 0) fits = may_move(p, inputs[i], j);
+        for (int i = 0; fits && i < DMI_NODE_INPUTS; i++) {
+            if (inputs[i] < 0) continue;
+            p->plan->nodes[inputs[i]].home = j;
+            p->plan->nodes[inputs[i]].home_c = c;
+            c += p->plan->nodes[inputs[i]].shape.c;
+        }
+    }
+}
+
+static int is_joined(const planner *p, int32_t n) {
+    const dmi_node *node = &p->net->nodes[n];
+    return (row_of(p, n)->keep & DMI_JOIN) != 0 && p->plan->nodes[node->inputs[0]].home == n;
+}
+
 /* Which outputs are computed again, and before whose backward: readers first, as their second lives are
  * reads. */
 static void plan_again(planner *p) {
@@ -119,6 +154,7 @@ static void plan_again(planner *p) {
         dmi_node_plan *np = &p->plan->nodes[n];
         np->again_at = np->again_first = np->again_next = -1;
         if (!p->train || !(row_of(p, n)->keep & DMI_RECOMPUTE) || (keeps(p, n) & DMI_KEEP_OUT)) continue;
+        if (np->home != n || is_joined(p, n)) continue;
         const reads r = reads_of(p, n);
         if (r.first < 0) continue;
         np->again_at = 2 * nodes - 1 - r.first;
@@ -127,11 +163,29 @@ static void plan_again(planner *p) {
     }
 }
 
+/* The buffer of a joined node is also its inputs': from the first of these to the last read of any. */
+static void join_lives(const planner *p, int32_t n, reads *r, int32_t *begin) {
+    for (int i = 0; i < DMI_NODE_INPUTS; i++) {
+        const int32_t input = p->net->nodes[n].inputs[i];
+        if (input < 0) continue;
+        const reads of_input = reads_of(p, input);
+        if (input < *begin) *begin = input;
+        if (of_input.forward > r->forward) r->forward = of_input.forward;
+        if (of_input.last >= 0) {
+            read_backward(r, of_input.first);
+            read_backward(r, of_input.last);
+        }
+    }
+}
+
 /* Value n lives from its node (inputs: from the start) to its last reader, or has two lives. */
 static void want_value(planner *p, int32_t n, const dmi_op_sizes *sizes) {
     dmi_node_plan *np = &p->plan->nodes[n];
-    const reads r = reads_of(p, n);
-    const int32_t begin = p->net->nodes[n].op == DMI_OP_INPUT ? 0 : n;
+    reads r = reads_of(p, n);
+    int32_t begin = p->net->nodes[n].op == DMI_OP_INPUT ? 0 : n;
+    np->value = np->again = np->scratch_again = DMI_NOWHERE;
+    if (np->home != n) return;
+    if (is_joined(p, n)) join_lives(p, n, &r, &begin);
     const size_t bytes = value_bytes(p, np->shape);
     const int32_t again = np->again_at >= 0 ? r.first : -1;
     want(p, &np->value, bytes, begin, again < 0 && r.last > r.forward ? r.last : r.forward);
@@ -250,6 +304,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         goto done;
     }
     DM_TRY(infer_shapes(&p, input));
+    plan_homes(&p);
     plan_again(&p);
     want_buffers(&p);
     sort_by_size(p.intervals, p.count);
@@ -258,9 +313,12 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         *p.intervals[k].offset = offset;
         if (offset + p.intervals[k].size > plan->arena_size) plan->arena_size = offset + p.intervals[k].size;
     }
-    for (int32_t n = 0; n < net->num_nodes; n++)
-        if (plan->nodes[n].has_gradient)
-            plan->nodes[n].gradient = plan->nodes[plan->nodes[n].gradient_owner].gradient;
+    for (int32_t n = 0; n < net->num_nodes; n++) {
+        dmi_node_plan *np = &plan->nodes[n];
+        if (np->has_gradient) np->gradient = plan->nodes[np->gradient_owner].gradient;
+        if (np->home != n)
+            np->value = plan->nodes[np->home].value + (size_t)(np->home_c * dm_dtype_size(dtype));
+    }
 done:
     dmi_free(net->context, p.intervals);
     dmi_free(net->context, p.gradient_interval);

@@ -7,6 +7,8 @@
  *   grad 1                                [====]
  *   scratch 2         []
  *
+ * The inputs of a DMI_JOIN may lie in its buffer, which then begins with the first of them.
+ *
  * An output that its row lets be computed again (DMI_RECOMPUTE) has two lives: until its last reader forward,
  * and from the first to the last backward that reads it. */
 #ifndef DMI_PLAN_H
@@ -25,9 +27,11 @@ typedef struct dmi_node_plan {
         again_next; /* list of the nodes to compute again before this one's backward, -1: end */
     size_t packed;  /* offset into the packed weights */
     size_t scratch_forward_size, scratch_backward_size, saved_size;
-    int needs_gradient;     /* its value depends on the input image, or on a parameter that has one */
-    int has_gradient;       /* and the output depends on it */
-    int32_t gradient_owner; /* node whose gradient's buffer this is, itself or a later one */
+    int needs_gradient; /* its value depends on the input image, or on a parameter that has one */
+    int has_gradient;   /* and the output depends on it */
+    int32_t home; /* node in whose buffer the value lies, itself or a DMI_JOIN, from channel home_c on */
+    int64_t home_c;
+    int32_t gradient_owner;          /* node whose gradient's buffer this is, itself or a later one */
     int accumulate[DMI_NODE_INPUTS]; /* backward adds to the input's gradient: another node wrote it before */
 } dmi_node_plan;
 

@@ -107,6 +107,7 @@ static void connect(dm_session *s) {
                            .batch = s->chunk,
                            .conv_algorithm = s->options.conv_algorithm,
                            .out_shape = np->shape,
+                           .out_ld = s->plan.nodes[np->home].shape.c,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),
                            .packed = at(s->packed, np->packed),
@@ -116,6 +117,7 @@ static void connect(dm_session *s) {
             if (node->inputs[i] < 0) continue;
             const dmi_node_plan *from = &s->plan.nodes[node->inputs[i]];
             call->in_shape[i] = from->shape;
+            call->in_ld[i] = s->plan.nodes[from->home].shape.c;
             call->in[i] = at(s->arena, from->value);
             if (dmi_op_row(s->dtype, node->op)->differentiable & (1 << i))
                 call->din[i] = at(s->arena, from->gradient);

@@ -25,6 +25,7 @@ typedef struct DMI_R(dmi_epilogue) {
 
 typedef struct DMI_R(dmi_group_norm) {
     int64_t batch, pixels, c, groups;
+    int64_t x_ld, residual_ld, y_ld; /* reals from one pixel to the next; gradients are dense */
     double epsilon;
     const real *gamma, *beta; /* [c], NULL: 1 and 0 */
     const real *modulation; /* [batch][2][c]: a scale s and a shift t that make gamma (1 + s) and beta (1 + s)
@@ -83,11 +84,12 @@ typedef struct DMI_R(dmi_kernels) {
                     real *y, int accumulate);
     /* y = or += x */
     void (*copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
-    /* Undoes a dmi_epilogue, over [batch][pixels][c]: dz = dy where y > 0 (in place; y NULL: no activation),
-     * dbias[c] += sum of dz, dimage_bias[b][c] = or += sum over pixels. NULL parts are left out.
-     * sums: [batch][c] scratch. */
+    /* Undoes a dmi_epilogue, over [batch][pixels][c]: dz = dy where y > 0 (in place; y, whose pixels are y_ld
+     * apart, NULL: no activation), dbias[c] += sum of dz, dimage_bias[b][c] = or += sum over pixels. NULL
+     * parts are left out. sums: [batch][c] scratch. */
     void (*epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c, const real *y,
-                              real *dz, real *dbias, real *dimage_bias, int accumulate, real *sums);
+                              int64_t y_ld, real *dz, real *dbias, real *dimage_bias, int accumulate,
+                              real *sums);
 
     /* ---- group normalisation (hot/group_norm.c), over [batch][pixels][c] ---- */
     /* y = act(gamma (x - mean) rstd + beta + residual); mean_rstd: [batch][groups][3], kept for

@@ -86,7 +86,50 @@ static void test_order(void **state) {
     dm_net_destroy(net);
 }
 
+/* The inputs of a concatenation lie side by side in its buffer, unless one of their readers wants them dense.
+ */
+static void check_joined(int dense_reader) {
+    dmi_builder b;
+    dm_net *net;
+    dm_session *session;
+    dm_session_options o;
+    assert_int_equal(dmi_builder_start(NULL, &b), DM_OK);
+    const dmi_value x = dmi_build_input(&b, 1, 1);
+    const dmi_value first = dmi_build_conv(&b, x, 1, C, 3, 1, 1, "first", plain);
+    const dmi_value middle =
+        dense_reader ? dmi_build_activation(&b, first, DMI_ACT_TANH)
+                     : dmi_build_group_norm(&b, first, C, 2, 1e-5, "norm", DMI_NO_VALUE, DMI_ACT_SILU);
+    const dmi_value second = dmi_build_conv(&b, middle, C, 2 * C, 3, 1, 1, "second", plain);
+    const dmi_value joined = dmi_build_concat(&b, second, first);
+    const dmi_value out = dmi_build_conv(&b, joined, 3 * C, 1, 3, 1, 1, "out", plain);
+    assert_int_equal(dmi_builder_finish(&b, out, 0, &net), DM_OK);
+    dm_session_options_init(&o, sizeof o);
+    o.mode = DM_SESSION_TRAIN;
+    o.height = o.width = SIDE;
+    assert_int_equal(dm_session_create(net, &o, &session), DM_OK);
+    const dmi_node_plan *nodes = session->plan.nodes;
+    assert_int_equal(nodes[second].home, dense_reader ? second : joined);
+    assert_int_equal(nodes[first].home, dense_reader ? first : joined);
+    assert_int_equal(nodes[joined].again_at >= 0, dense_reader);
+    if (!dense_reader) {
+        assert_int_equal(nodes[second].value, nodes[joined].value);
+        assert_int_equal(nodes[first].value, nodes[joined].value + 2 * C * sizeof(float));
+        assert_int_equal(session->calls[second].out_ld, 3 * C);
+        assert_int_equal(session->calls[middle].in_ld[0], 3 * C);
+        assert_int_equal(session->calls[middle].out_ld, C);
+    }
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+}
+
+static void test_joined(void **state) {
+    (void)state;
+    check_joined(0);
+    check_joined(1);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_recomputed), cmocka_unit_test(test_order)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_recomputed), cmocka_unit_test(test_order),
+                                       cmocka_unit_test(test_joined)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,8 @@ static DMI_R(dmi_group_norm) norm_of(const dmi_call *call) {
                                    .pixels = call->batch * dmi_pixels(call->out_shape),
                                    .c = call->out_shape.c,
                                    .groups = call->out_shape.c,
+                                   .x_ld = call->out_shape.c,
+                                   .y_ld = call->out_shape.c,
                                    .epsilon = call->node->attr.epsilon,
                                    .gamma = call->param[0],
                                    .beta = call->param[1],

@@ -1,4 +1,4 @@
-/* concat: y = [a, b] along the channels. */
+/* concat: y = [a, b] along the channels; nothing has to be done for what the plan has put into place. */
 #include <string.h>
 
 #include "graph/ops/ops.h"
@@ -15,17 +15,19 @@ static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shap
 static void forward_image(void *arg, int64_t image, int32_t worker) {
     const dmi_call *call = arg;
     const int64_t pixels = dmi_pixels(call->out_shape), ca = call->in_shape[0].c, cb = call->in_shape[1].c;
-    const real *a = (const real *)call->in[0] + image * pixels * ca;
-    const real *b = (const real *)call->in[1] + image * pixels * cb;
+    const int64_t a_ld = call->in_ld[0], b_ld = call->in_ld[1];
+    const real *a = (const real *)call->in[0] + image * pixels * a_ld;
+    const real *b = (const real *)call->in[1] + image * pixels * b_ld;
     real *y = (real *)call->out + image * pixels * (ca + cb);
     (void)worker;
     for (int64_t p = 0; p < pixels; p++) {
-        memcpy(y + p * (ca + cb), a + p * ca, (size_t)ca * sizeof *y);
-        memcpy(y + p * (ca + cb) + ca, b + p * cb, (size_t)cb * sizeof *y);
+        memcpy(y + p * (ca + cb), a + p * a_ld, (size_t)ca * sizeof *y);
+        memcpy(y + p * (ca + cb) + ca, b + p * b_ld, (size_t)cb * sizeof *y);
     }
 }
 
 static void forward(const dmi_call *call) {
+    if (call->in[0] == call->out) return; /* both are there */
     dmi_parallel(call->context, call->batch, forward_image, (void *)(uintptr_t)call);
 }
 
@@ -52,4 +54,5 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_concat) = DMI_OP_ROW("concat", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                               DMI_RECOMPUTE, 3);
+                                               DMI_RECOMPUTE | DMI_JOIN | DMI_STRIDED_IN0 | DMI_STRIDED_IN1,
+                                               3);

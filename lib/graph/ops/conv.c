@@ -106,12 +106,12 @@ static void forward(const dmi_call *call) {
                                           .image_bias = call->in[1],
                                           .image_bias_ld = conv.out_c,
                                           .residual = call->in[2],
-                                          .residual_ld = conv.out_c,
+                                          .residual_ld = call->in_ld[2],
                                           .activation = call->node->attr.activation};
     void *packed = call->packed, *scratch = call->scratch;
     if (!packed) packed = pack_in_scratch(call, &conv, DMI_CONV_FORWARD, &scratch);
-    k->conv_forward(call->context, &conv, call->in[0], conv.in_c, packed, &epilogue, call->out, conv.out_c,
-                    scratch);
+    k->conv_forward(call->context, &conv, call->in[0], call->in_ld[0], packed, &epilogue, call->out,
+                    call->out_ld, scratch);
 }
 
 static void backward(const dmi_call *call) {
@@ -121,12 +121,13 @@ static void backward(const dmi_call *call) {
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
     if (relu || call->dparam[1] || call->din[1])
         k->epilogue_backward(call->context, call->batch, pixels, conv.out_c, relu ? call->out : NULL,
-                             call->dout, call->dparam[1], call->din[1], call->accumulate[1], call->scratch);
+                             call->out_ld, call->dout, call->dparam[1], call->din[1], call->accumulate[1],
+                             call->scratch);
     if (call->din[2] && call->din[2] != call->dout)
         k->copy(call->context, call->batch * pixels * conv.out_c, call->dout, call->din[2],
                 call->accumulate[2]);
     if (call->dparam[0])
-        k->conv_backward_weight(call->context, &conv, call->in[0], conv.in_c, call->dout, conv.out_c,
+        k->conv_backward_weight(call->context, &conv, call->in[0], call->in_ld[0], call->dout, conv.out_c,
                                 call->dparam[0], call->scratch);
     if (call->din[0]) {
         void *scratch;
@@ -136,8 +137,11 @@ static void backward(const dmi_call *call) {
     }
 }
 
-const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward,
-                                               DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2, 7);
+enum {
+    KEEP =
+        DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2 | DMI_STRIDED_IN0 | DMI_STRIDED_IN2 | DMI_STRIDED_OUT
+};
+
+const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward, KEEP, 7);
 const dmi_op DMI_R(dmi_op_conv_transpose2d) = DMI_OP_ROW("conv_transpose2d", infer, sizes, pack, forward,
-                                                         backward,
-                                                         DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2, 7);
+                                                         backward, KEEP, 7);

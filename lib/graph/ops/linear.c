@@ -54,8 +54,8 @@ static void backward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const int64_t in = call->in_shape[0].c, out = call->out_shape.c, batch = call->batch;
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
-    k->epilogue_backward(call->context, batch, 1, out, relu ? call->out : NULL, call->dout, call->dparam[1],
-                         NULL, 0, call->scratch);
+    k->epilogue_backward(call->context, batch, 1, out, relu ? call->out : NULL, out, call->dout,
+                         call->dparam[1], NULL, 0, call->scratch);
     if (call->dparam[0])
         DMI_R(dmi_gemm)(1, 0, out, in, batch, 1, call->dout, out, call->in[0], in, 1, call->dparam[0], in);
     /* where no parameter has a gradient, a sample's dx must not depend on its batch: a row at a time */

@@ -132,7 +132,7 @@ void DMI_K(dmi_copy)(dm_context *context, int64_t n, const real *x, real *y, int
 }
 
 typedef struct epilogue_job {
-    int64_t pixels, c;
+    int64_t pixels, c, y_ld;
     const real *y;
     real *dz, *sums; /* [batch][pixels][c], [batch][c] */
 } epilogue_job;
@@ -147,7 +147,7 @@ static void epilogue_backward_image(void *arg, int64_t image, int32_t worker) {
     for (int64_t p = 0; p < job->pixels; p++) {
         real *restrict dz = job->dz + (image * job->pixels + p) * c;
         if (job->y) {
-            const real *restrict y = job->y + (image * job->pixels + p) * c;
+            const real *restrict y = job->y + (image * job->pixels + p) * job->y_ld;
             for (int64_t i = 0; i < c; i++) {
                 const real g = y[i] > 0 ? dz[i] : 0;
                 dz[i] = g;
@@ -160,9 +160,9 @@ static void epilogue_backward_image(void *arg, int64_t image, int32_t worker) {
 }
 
 void DMI_K(dmi_epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c,
-                                  const real *y, real *dz, real *dbias, real *dimage_bias, int accumulate,
-                                  real *sums) {
-    epilogue_job job = {.pixels = pixels, .c = c, .y = y, .dz = dz, .sums = sums};
+                                  const real *y, int64_t y_ld, real *dz, real *dbias, real *dimage_bias,
+                                  int accumulate, real *sums) {
+    epilogue_job job = {.pixels = pixels, .c = c, .y_ld = y_ld, .y = y, .dz = dz, .sums = sums};
     dmi_parallel(context, batch, epilogue_backward_image, &job);
     for (int64_t b = 0; b < batch; b++) {
         const real *s = sums + b * c;

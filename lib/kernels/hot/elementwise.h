@@ -14,8 +14,8 @@ void DMI_K(dmi_combine)(dm_context *context, int64_t n, double scale, const real
                         double shift, real *y, int accumulate);
 void DMI_K(dmi_copy)(dm_context *context, int64_t n, const real *x, real *y, int accumulate);
 void DMI_K(dmi_epilogue_backward)(dm_context *context, int64_t batch, int64_t pixels, int64_t c,
-                                  const real *y, real *dz, real *dbias, real *dimage_bias, int accumulate,
-                                  real *sums);
+                                  const real *y, int64_t y_ld, real *dz, real *dbias, real *dimage_bias,
+                                  int accumulate, real *sums);
 void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
                                    const real *residual, real *y, real *mean_rstd, void *scratch);
 void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
