@@ -46,7 +46,7 @@ static struct {
     int32_t steps, batch, threads, columns, frames, scale, size, resample, jump;
     int64_t count;
     double guidance, rescale, classifier_scale, eta, strength;
-    bool ema, invert, null_class;
+    bool ema, clip, invert, null_class;
     uint64_t seed;
     args_list between;
 } o = {.checkpoint = "out/quickstart.safetensors",
@@ -62,7 +62,8 @@ static struct {
        .count = 10,
        .guidance = 1.0,
        .classifier_scale = 1.0,
-       .ema = true};
+       .ema = true,
+       .clip = true};
 
 static const args_option options[] = {
     TEXT("checkpoint", &o.checkpoint, "network, as train_ddpm, train_unet or quickstart wrote it"),
@@ -80,6 +81,7 @@ static const args_option options[] = {
     CHOICE("sigmas", &o.sigmas, "timesteps|karras|exponential|polyexponential|beta|lu|log_linear",
            "noise levels"),
     NUMBER("eta", &o.eta, 0, 1, "noise of ddim"),
+    FLAG("clip", &o.clip, "keep the estimate of x0 within [-1,1], unless scheduler_config.json says no"),
     NUMBER("guidance", &o.guidance, -100, 100, "strength of classifier-free guidance, 1: off"),
     NUMBER("guidance-rescale", &o.rescale, 0, 1,
            "share of the guided prediction that keeps the conditional one's contrast"),
@@ -261,6 +263,7 @@ static void begin(dm_context *context, const model *m, const class_names *names,
                         .guidance = o.guidance,
                         .rescale = o.rescale,
                         .null_label = o.negative != NULL ? class_of("negative", o.negative, names) : -1,
+                        .unclipped = !o.clip,
                         .batch = o.batch,
                         .jump = o.jump,
                         .resample = o.resample};
@@ -389,9 +392,9 @@ int main(int argc, char **argv) {
     dm_context *context = make_context(o.threads);
     load(context, &m, &k.classifier, &names);
     make_request(&m, &names, &r);
+    begin(context, &m, &names, &r, &k);
     make_directory(o.out);
 
-    begin(context, &m, &names, &r, &k);
     const double began = now();
     dm_tensor *images = model_sample(context, &m, &k.how, r.count, r.seeds, r.labels);
     const double seconds = now() - began;
