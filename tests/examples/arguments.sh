@@ -1,5 +1,6 @@
 #!/bin/sh
 # Wrong arguments: status 2, and a message that names the option.
+# shellcheck source=tests/examples/support.sh
 . "$(dirname "$0")/support.sh"
 tiny model
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # A checkpoint becomes a directory of diffusers and comes back, with its noise schedule.
+# shellcheck source=tests/examples/support.sh
 . "$(dirname "$0")/support.sh"
 tiny model --ema 0
 sample() { run sample --steps 4 --count 2 --class 1 --threads 1 "$@"; }

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Every objective: trained, sampled and measured without being told again which it was.
+# shellcheck source=tests/examples/support.sh
 . "$(dirname "$0")/support.sh"
 
 # try NAME SAMPLER OPTION...: SAMPLER is one that fits the process

@@ -1,7 +1,7 @@
 # Sourced by the tests of the examples: SCRIPT DIRECTORY_OF_EXAMPLES PICTURES. Works in a directory of its own, with
 # data/ (two classes, 8 x 8).
 set -eu
-bin=$1 pictures=$2
+bin=$1 pictures=$2 # shellcheck disable=SC2034 # of the scripts
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

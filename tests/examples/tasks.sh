@@ -1,5 +1,6 @@
 #!/bin/sh
 # What sample can do: each option changes what it should, and nothing else.
+# shellcheck source=tests/examples/support.sh
 . "$(dirname "$0")/support.sh"
 tiny model --ema 0.5
 class="--checkpoint model/ddpm.safetensors --threads 1 --steps 4 --class stripes"

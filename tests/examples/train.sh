@@ -1,5 +1,6 @@
 #!/bin/sh
 # Training from folders of PNGs and from IDX files: what is written, and resuming where a run stopped.
+# shellcheck source=tests/examples/support.sh
 . "$(dirname "$0")/support.sh"
 
 tiny ddpm
