@@ -486,12 +486,36 @@ static void winograd(void **state) {
     check_all(transposed(2, 7, 9, 16, 20, 3, 1, 1, 0), 0);
 }
 
-static void every_epilogue(void **state) {
-    const dmi_conv cases[] = {conv(3, 7, 6, 20, 21, 3, 1, 1), conv(3, 7, 6, 20, 21, 3, 2, 1),
-                              conv(3, 7, 6, 20, 2, 3, 1, 1), conv(3, 7, 6, 20, 40, 1, 1, 0),
-                              transposed(3, 4, 3, 20, 21, 3, 2, 1, 1)};
+static void winograd_stride2(void **state) {
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 28};
     (void)state;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 13; i++)
+        for (int pad = 0; pad < 2; pad++) {
+            const int64_t h = sizes[i] + 2 - pad, w = sizes[12 - i] + 2 - pad;
+            check_all(with_algorithm(conv(12, h, w, 5 + 3 * i, 40 - 3 * i, 3, 2, pad), DMI_CONV_WINOGRAD),
+                      i % 2);
+            check_all(with_algorithm(transposed(12, sizes[i], sizes[12 - i], 40 - 3 * i, 5 + 3 * i, 3, 2, pad,
+                                                (i + pad) % 2),
+                                     DMI_CONV_WINOGRAD),
+                      i % 2);
+        }
+    dmi_conv one_sided = conv(9, 8, 12, 20, 17, 3, 2, 0); /* a row and a column of zeros behind the last */
+    one_sided.out_h = 4, one_sided.out_w = 6;
+    check_all(with_algorithm(one_sided, DMI_CONV_WINOGRAD), 0);
+    check_all(conv(8, 28, 28, 32, 64, 3, 2, 1), 0);
+    check_all(conv(20, 14, 14, 16, 33, 3, 2, 1), 3);
+    check_all(transposed(20, 7, 7, 48, 32, 3, 2, 1, 1), 16);
+    check_all(transposed(1, 14, 14, 64, 16, 3, 2, 1, 1), 0);
+}
+
+static void every_epilogue(void **state) {
+    const dmi_conv cases[] = {
+        conv(3, 7, 6, 20, 21, 3, 1, 1),          conv(3, 7, 6, 20, 21, 3, 2, 1),
+        conv(3, 7, 6, 20, 2, 3, 1, 1),           conv(3, 7, 6, 20, 40, 1, 1, 0),
+        transposed(3, 4, 3, 20, 21, 3, 2, 1, 1), conv(3, 14, 13, 20, 21, 3, 2, 1),
+        transposed(3, 7, 8, 20, 21, 3, 2, 1, 1), transposed(3, 7, 8, 20, 35, 3, 2, 0, 0)};
+    (void)state;
+    for (int i = 0; i < 8; i++)
         for (int algorithm = DMI_CONV_AUTO; algorithm <= DMI_CONV_DIRECT; algorithm++)
             for (int parts = 0; parts < 16; parts++) {
                 const geometry g = make_geometry(with_algorithm(cases[i], algorithm), parts % 3);
@@ -553,6 +577,7 @@ int main(void) {
         cmocka_unit_test(dilation_and_groups),
         cmocka_unit_test(transposed_kernels),
         cmocka_unit_test(winograd),
+        cmocka_unit_test(winograd_stride2),
         cmocka_unit_test(every_epilogue),
         cmocka_unit_test(relu_keeps_nan),
     };

@@ -2,24 +2,41 @@
 #include "kernels/hot/conv_internal.h"
 
 /* Below these sizes the transforms cost more than the multiplications that they save. */
-enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4 };
+enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4, STRIDE2_MIN_CHANNELS = 16 };
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
  * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
 
-int conv_is_winograd(const dmi_conv *conv) {
-    const int fits = conv->kernel_h == 3 && conv->kernel_w == 3 && conv->stride_h == 1 &&
-                     conv->stride_w == 1 && conv->pad_h == 1 && conv->pad_w == 1 && conv->dilation_h == 1 &&
-                     conv->dilation_w == 1 && conv->groups == 1 && conv->in_h == conv->out_h &&
-                     conv->in_w == conv->out_w;
-    if (!fits || conv->algorithm == DMI_CONV_DIRECT) return 0;
-    if (conv->algorithm == DMI_CONV_WINOGRAD) return 1;
-    return imin(conv->in_c, conv->out_c) >= WINOGRAD_MIN_CHANNELS &&
-           imin(conv->in_h, conv->in_w) >= WINOGRAD_MIN_SIDE;
+static int kind_that_fits(const dmi_conv *conv) {
+    const int kernel3 = conv->kernel_h == 3 && conv->kernel_w == 3 && conv->dilation_h == 1 &&
+                        conv->dilation_w == 1 && conv->groups == 1 && conv->pad_h == conv->pad_w;
+    if (!kernel3 || conv->stride_h != conv->stride_w) return WINOGRAD_NONE;
+    if (conv->stride_h == 2) return conv->pad_h <= 1 ? WINOGRAD_STRIDE2 : WINOGRAD_NONE;
+    return conv->stride_h == 1 && conv->pad_h == 1 && conv->in_h == conv->out_h && conv->in_w == conv->out_w
+               ? WINOGRAD_STRIDE1
+               : WINOGRAD_NONE;
+}
+
+/* Whether tiles of 4 and 3 cover the smaller image so well that at least 3 of 10 multiplications are saved.
+ */
+static int stride2_saves(const dmi_conv *conv) {
+    const int64_t h = imin(conv->in_h, conv->out_h), w = imin(conv->in_w, conv->out_w);
+    return 10 * conv_winograd_points(h) * conv_winograd_points(w) <= 7 * 9 * h * w;
+}
+
+int conv_winograd_kind(const dmi_conv *conv) {
+    const int kind = conv->algorithm == DMI_CONV_DIRECT ? WINOGRAD_NONE : kind_that_fits(conv);
+    if (kind == WINOGRAD_NONE || conv->algorithm == DMI_CONV_WINOGRAD) return kind;
+    const int64_t channels = imin(conv->in_c, conv->out_c);
+    if (kind == WINOGRAD_STRIDE2)
+        return channels >= STRIDE2_MIN_CHANNELS && stride2_saves(conv) ? kind : WINOGRAD_NONE;
+    return channels >= WINOGRAD_MIN_CHANNELS && imin(conv->in_h, conv->in_w) >= WINOGRAD_MIN_SIDE
+               ? kind
+               : WINOGRAD_NONE;
 }
 
 static int weight_is_winograd(const dmi_conv *conv) {
-    return conv_is_winograd(conv) && conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS;
+    return conv_winograd_kind(conv) && conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS;
 }
 
 static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
@@ -57,7 +74,7 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     const int stride1 = conv->stride_h == 1 && conv->stride_w == 1;
     g.flat =
         g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
-    g.winograd = conv_is_winograd(conv);
+    g.winograd = conv_winograd_kind(conv);
     g.dot = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
     if (g.flat) {
         const int64_t rows = g.batch * g.image_pixels;

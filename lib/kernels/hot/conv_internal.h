@@ -14,7 +14,7 @@
 
 /* Names of this variant. */
 #define conv_gather                  DMI_K(dmi_conv_gather)
-#define conv_is_winograd             DMI_K(dmi_conv_is_winograd)
+#define conv_winograd_kind           DMI_K(dmi_conv_winograd_kind)
 #define conv_rows                    DMI_K(dmi_conv_rows)
 #define conv_finish                  DMI_K(dmi_conv_finish)
 #define conv_product                 DMI_K(dmi_conv_product)
@@ -29,6 +29,7 @@
 #define conv_dot                     DMI_K(dmi_conv_dot)
 #define conv_direct_weight_scratch   DMI_K(dmi_conv_direct_weight_scratch)
 #define conv_direct_weight           DMI_K(dmi_conv_direct_weight)
+#define conv_winograd_points         DMI_K(dmi_conv_winograd_points)
 #define conv_winograd_pack_size      DMI_K(dmi_conv_winograd_pack_size)
 #define conv_winograd_pack           DMI_K(dmi_conv_winograd_pack)
 #define conv_winograd_scratch        DMI_K(dmi_conv_winograd_scratch)
@@ -37,6 +38,9 @@
 #define conv_winograd_weight         DMI_K(dmi_conv_winograd_weight)
 
 enum { LINE = DMI_ALIGNMENT / (int)sizeof(real) }; /* reals in a line of a cache */
+
+/* Winograd's algorithm: for 3x3 kernels of stride 1, and of stride 2. */
+enum { WINOGRAD_NONE = 0, WINOGRAD_STRIDE1, WINOGRAD_STRIDE2 };
 
 /* One axis of a gather. */
 typedef struct axis {
@@ -57,7 +61,7 @@ typedef struct gather {
     int64_t image_pixels; /* destination pixels that share one row of image_bias */
     int32_t spread;
     int32_t flat;     /* a matrix product: the batch is folded into y */
-    int32_t winograd; /* F(4x4, 3x3) */
+    int32_t winograd; /* WINOGRAD_* */
     int32_t dot;      /* few output channels: scalar products */
 } gather;
 
@@ -115,7 +119,7 @@ static inline int64_t axis_phase_count(const axis *a, int64_t r) {
 }
 
 gather conv_gather(const dmi_conv *conv, int direction);
-int conv_is_winograd(const dmi_conv *conv);
+int conv_winograd_kind(const dmi_conv *conv);
 
 /* ---- conv_rows.c ---- */
 
@@ -166,6 +170,8 @@ void conv_direct_weight(dm_context *context, const dmi_conv *conv, const real *x
                         int64_t lddy, real *dw, void *scratch);
 
 /* ---- conv_winograd.c, conv_winograd_weight.c ---- */
+/* Positions of a side of n pixels in WINOGRAD_STRIDE2. */
+int64_t conv_winograd_points(int64_t n);
 int64_t conv_winograd_pack_size(const gather *g);
 void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed);
 int64_t conv_winograd_scratch(const gather *g, int32_t workers);

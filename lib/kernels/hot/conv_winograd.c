@@ -1,8 +1,8 @@
-/* Winograd forward pass and input gradient: for blocks of tiles, input transform, 36 matrix products, output
- * transform. A block's transforms stay in the second-level cache. When all tiles fit in one block or so, it
- * is shared: the workers split its tiles, then the products, then its tiles again. How tiles are cut changes
- * no bit. */
-#include "kernels/hot/conv_winograd.h"
+/* Winograd forward pass and input gradient: for blocks of tiles, input transform, a matrix product for each
+ * position, output transform. A block's transforms stay in the second-level cache. When all tiles fit in one
+ * block or so, it is shared: the workers split its tiles, then the products, then its tiles again. How tiles
+ * are cut changes no bit. */
+#include "kernels/hot/conv_stride2.h"
 
 /* A block's transforms fit in a second-level cache, unless the weights, which every block reads anew, are so
  * large that they must be shared by more tiles. */
@@ -17,6 +17,7 @@ enum { SHARED_TILES = 4 /* a piece of work */ };
 
 typedef struct plan {
     tiling ty, tx;
+    int64_t positions;
     int64_t total, tiles, blocks;               /* tiles: of a block */
     int64_t src_ld, dst_ld, v_stride, m_stride; /* padded channels, reals from one position to the next */
     int32_t shared;
@@ -41,22 +42,33 @@ typedef struct job {
     const workspace *shared;
 } job;
 
+int64_t conv_winograd_points(int64_t n) {
+    const tiling t = make_tiling(n);
+    return 7 * t.tiles + 2 * t.fours;
+}
+
+/* Pixels of the image that is cut into tiles, along one axis. */
+static int64_t tiled_pixels(const gather *g, const axis *a) {
+    return g->winograd == WINOGRAD_STRIDE2 && g->spread ? ceil_div(a->dst, 2) : a->dst;
+}
+
 /* Reals from one position of the weights to the next. */
 static int64_t weight_stride(const gather *g) {
     return g->panels * g->src_c * NR + LINE;
 }
 
 static plan make_plan(const gather *g, int32_t workers) {
-    plan p = {.ty = make_tiling(g->y.dst), .tx = make_tiling(g->x.dst)};
+    plan p = {.ty = make_tiling(tiled_pixels(g, &g->y)), .tx = make_tiling(tiled_pixels(g, &g->x))};
+    p.positions = points_of(g->winograd) * points_of(g->winograd);
     p.total = g->batch * p.ty.tiles * p.tx.tiles;
     p.src_ld = round_up(g->src_c, W);
     p.dst_ld = g->panels * NR;
     const int64_t fewest = conv_winograd_pack_size(g) > LARGE_WEIGHTS ? MIN_TILES_LARGE : MIN_TILES;
-    p.tiles = BLOCK_BYTES / (POSITIONS * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
+    p.tiles = BLOCK_BYTES / (p.positions * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), fewest), p.total);
     p.shared = workers > 1 && p.total <= p.tiles * workers;
     if (p.shared) p.tiles = p.total;
-    p.panel_parts = imin(g->panels, ceil_div(4 * (int64_t)workers, POSITIONS));
+    p.panel_parts = imin(g->panels, ceil_div(4 * (int64_t)workers, p.positions));
     p.blocks = ceil_div(p.total, p.tiles);
     if (!p.shared && p.blocks < 8 * workers) p.blocks = round_up(p.blocks, workers);
     p.tiles = ceil_div(p.total, p.blocks);
@@ -74,8 +86,8 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     w.zeros = take_reals(b, g->src_c);
     /* A worker that takes one position after the other writes its product over the input of the one before,
      * which is still in the cache. */
-    w.m = take_reals(b, (p->shared ? POSITIONS : POSITIONS + 1) * p->m_stride);
-    w.v = p->shared ? take_reals(b, POSITIONS * p->v_stride) : w.m ? w.m + p->m_stride : NULL;
+    w.m = take_reals(b, (p->shared ? p->positions : p->positions + 1) * p->m_stride);
+    w.v = p->shared ? take_reals(b, p->positions * p->v_stride) : w.m ? w.m + p->m_stride : NULL;
     return w;
 }
 
@@ -90,10 +102,11 @@ int64_t conv_winograd_scratch(const gather *g, int32_t workers) {
 static void multiply(const job *j, const workspace *w, int64_t position, int64_t p0, int64_t p1) {
     const plan *p = &j->p;
     const int64_t panel = j->g->src_c * NR;
-    const real *v = w->v + position * p->v_stride, *u = j->u + position * weight_stride(j->g);
+    const real *v = w->v + position * p->v_stride,
+               *u = j->u + weight_of(j->g->winograd, position) * weight_stride(j->g);
     real *m = w->m + position * p->m_stride;
     int64_t from, to;
-    position_range(&w->list, position, &from, &to);
+    position_range(&w->list, j->g->winograd, position, &from, &to);
     if (from >= to) return;
     for (int64_t i = p0; i < p1; i++)
         conv_product(v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel,
@@ -101,13 +114,27 @@ static void multiply(const job *j, const workspace *w, int64_t position, int64_t
 }
 
 static void transform_input(const job *j, const workspace *w, int64_t first, int64_t last) {
-    conv_winograd_input(&w->list, first, last, &j->src, j->g->src_c, w->zeros, w->v, j->p.v_stride,
-                        j->p.src_ld);
+    const gather *g = j->g;
+    if (g->winograd == WINOGRAD_STRIDE2 && g->spread)
+        conv_stride2_spread_input(&w->list, first, last, &j->src, g->y.pad, g->src_c, w->zeros, w->v,
+                                  j->p.v_stride, j->p.src_ld);
+    else if (g->winograd == WINOGRAD_STRIDE2)
+        conv_stride2_input(&w->list, first, last, &j->src, g->y.pad, g->src_c, w->zeros, w->v, j->p.v_stride,
+                           j->p.src_ld);
+    else
+        conv_winograd_input(&w->list, first, last, &j->src, j->g->src_c, w->zeros, w->v, j->p.v_stride,
+                            j->p.src_ld);
 }
 
 static void transform_output(const job *j, const workspace *w, int64_t first, int64_t last) {
-    conv_winograd_output(&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c, j->epilogue,
-                         j->dst, j->ld_dst, j->g->y.dst, j->g->x.dst);
+    const gather *g = j->g;
+    if (g->winograd == WINOGRAD_STRIDE2)
+        (g->spread ? conv_stride2_spread_output
+                   : conv_stride2_output)(&w->list, first, last, g->y.pad, w->m, j->p.m_stride, j->p.dst_ld,
+                                          g->dst_c, j->epilogue, j->dst, j->ld_dst, g->y.dst, g->x.dst);
+    else
+        conv_winograd_output(&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c,
+                             j->epilogue, j->dst, j->ld_dst, j->g->y.dst, j->g->x.dst);
 }
 
 static void run_block(void *arg, int64_t block, int32_t worker) {
@@ -118,7 +145,8 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     memset(w.zeros, 0, (size_t)j->g->src_c * sizeof(real));
     list_tiles(&w.list, &j->p.ty, &j->p.tx, first, count);
     transform_input(j, &w, 0, count);
-    for (int64_t position = 0; position < POSITIONS; position++) multiply(j, &w, position, 0, j->g->panels);
+    for (int64_t position = 0; position < j->p.positions; position++)
+        multiply(j, &w, position, 0, j->g->panels);
     transform_output(j, &w, 0, count);
 }
 
@@ -160,11 +188,11 @@ void conv_winograd(dm_context *context, const gather *g, const real *src, int64_
     j.shared = &w;
     const int64_t pieces = ceil_div(j.p.total, SHARED_TILES);
     dmi_parallel(context, pieces, shared_input, &j);
-    dmi_parallel(context, POSITIONS * j.p.panel_parts, shared_multiply, &j);
+    dmi_parallel(context, j.p.positions * j.p.panel_parts, shared_multiply, &j);
     dmi_parallel(context, pieces, shared_output, &j);
 }
 
-/* ---- weights: u[position][panel][source channel][NR] ---- */
+/* ---- weights: u[weight][panel][source channel][NR] ---- */
 
 typedef struct pack_job {
     const gather *g;
@@ -174,10 +202,11 @@ typedef struct pack_job {
 } pack_job;
 
 int64_t conv_winograd_pack_size(const gather *g) {
-    return POSITIONS * weight_stride(g) * (int64_t)sizeof(real);
+    return WEIGHTS * weight_stride(g) * (int64_t)sizeof(real);
 }
 
-/* A spread gather reads its source at minus the tap's offset: the kernel turned by 180 degrees. */
+/* A spread gather reads its source at minus the tap's offset: the kernel turned by 180 degrees. With stride 2
+ * the two taps of a phase change places, too. */
 static void pack_part(void *arg, int64_t block, int32_t worker) {
     const pack_job *j = (const pack_job *)arg;
     const gather *g = j->g;
@@ -190,7 +219,8 @@ static void pack_part(void *arg, int64_t block, int32_t worker) {
         real kernel[9 * NR] = {0};
         for (int64_t k = 0; k < n; k++)
             for (int t = 0; t < 9; t++) kernel[t * NR + k] = in[k * dst_step + (g->spread ? 8 - t : t)];
-        conv_winograd_kernel(kernel, j->u + (panel * g->src_c + c) * NR, stride);
+        (g->winograd == WINOGRAD_STRIDE2 ? conv_stride2_kernel : conv_winograd_kernel)(
+            kernel, j->u + (panel * g->src_c + c) * NR, stride);
     }
 }
 

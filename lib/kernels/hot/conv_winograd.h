@@ -9,9 +9,12 @@
  * shares F(4, 3)'s transformed weights: the factor (x + 1/2) of each polynomial becomes (p + 1/2) at its own
  * point p.
  *
+ * A kernel of stride 2 is taken apart by phases (conv_stride2.h): the small image is cut into tiles, and each
+ * has 9 x 9 positions, 7 along an axis of 3, which share 6 x 6 transformed weights.
+ *
  * Tiles of a block are ordered by class, so that the tiles that take part in a position are one range:
  *     (3 high, 4 wide) (4, 4) (4, 3) (3, 3):  row "-1/2" skips the first and last, column "-1/2" the last
- * two. */
+ * two; likewise the positions that stride 2 has for 4 alone. */
 #ifndef DMI_CONV_WINOGRAD_H
 #define DMI_CONV_WINOGRAD_H
 
@@ -24,6 +27,7 @@
 #define conv_winograd_kernel_gradient DMI_K(dmi_conv_winograd_kernel_gradient)
 
 enum { POINTS = 6, POSITIONS = 36, MINUS_HALF = 4, CLASSES = 4 };
+enum { POINTS2 = 9, POSITIONS2 = 81, WEIGHTS = 36, TWO_TAPS = 5, MINUS_HALF2 = 3, LAST2 = 8 };
 
 /* A side of n pixels as `fours` tiles of 4 and then tiles of 3; the last one may stick out. */
 typedef struct tiling {
@@ -76,11 +80,28 @@ static inline void list_tiles(tile_list *list, const tiling *ty, const tiling *t
     list->start[CLASSES] = list->count;
 }
 
-/* The tiles [*from, *to) of the list that have a value at position (i, j). */
-static inline void position_range(const tile_list *list, int64_t position, int64_t *from, int64_t *to) {
-    *from = position / POINTS == MINUS_HALF ? list->start[1] : 0;
-    *to = position / POINTS == MINUS_HALF ? list->start[3] : list->count;
-    if (position % POINTS == MINUS_HALF) *to = imin(*to, list->start[2]);
+static inline int64_t points_of(int32_t kind) {
+    return kind == WINOGRAD_STRIDE2 ? POINTS2 : POINTS;
+}
+
+static inline int needs_four(int32_t kind, int64_t point) {
+    return kind == WINOGRAD_STRIDE2 ? point == MINUS_HALF2 || point == LAST2 : point == MINUS_HALF;
+}
+
+/* Which of the WEIGHTS a position is multiplied by. */
+static inline int64_t weight_of(int32_t kind, int64_t position) {
+    if (kind != WINOGRAD_STRIDE2) return position;
+    return imin(position / POINTS2, TWO_TAPS) * POINTS + imin(position % POINTS2, TWO_TAPS);
+}
+
+/* The tiles [*from, *to) of the list that have a value at a position. */
+static inline void position_range(const tile_list *list, int32_t kind, int64_t position, int64_t *from,
+                                  int64_t *to) {
+    const int64_t points = points_of(kind);
+    const int high = needs_four(kind, position / points), wide = needs_four(kind, position % points);
+    *from = high ? list->start[1] : 0;
+    *to = high ? list->start[3] : list->count;
+    if (wide) *to = imin(*to, list->start[2]);
 }
 
 /* A map of images, dense rows of pixels ld apart. */
