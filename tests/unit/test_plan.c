@@ -10,6 +10,7 @@
 #include "graph/builder.h"
 #include "graph/session.h"
 #include "kernels/activation.h"
+#include "kernels/kernels.h"
 
 enum { C = 16, SIDE = 32, BATCH = 4 };
 static const dmi_conv_extra plain = {DMI_NO_VALUE, DMI_NO_VALUE, DMI_ACT_NONE};
@@ -128,8 +129,57 @@ static void test_joined(void **state) {
     check_joined(1);
 }
 
+/* Fewer images than a session was made for fit into its scratch memory, however the work is divided. */
+static void test_scratch_of_fewer(void **state) {
+    (void)state;
+    static const struct {
+        int64_t batch, side, c;
+        int kernel, stride;
+    } shapes[] = {{4, 28, 32, 3, 1}, {10, 28, 32, 3, 1}, {12, 14, 64, 3, 1}, {16, 8, 128, 3, 1},
+                  {6, 32, 16, 1, 1}, {9, 16, 32, 3, 2},  {5, 7, 256, 3, 1},  {3, 28, 64, 5, 1}};
+    for (int32_t threads = 1; threads <= 8; threads++) {
+        dm_context_options options;
+        dm_context *context;
+        dm_context_options_init(&options, sizeof options);
+        options.num_threads = threads;
+        assert_int_equal(dm_context_create(&options, &context), DM_OK);
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            const int64_t side = shapes[i].side, c = shapes[i].c, kernel = shapes[i].kernel;
+            const dmi_node node = {.op = DMI_OP_CONV2D,
+                                   .inputs = {0, -1, -1},
+                                   .attr = {.kernel_h = (int32_t)kernel,
+                                            .kernel_w = (int32_t)kernel,
+                                            .stride_h = shapes[i].stride,
+                                            .stride_w = shapes[i].stride,
+                                            .pad_h = (int32_t)kernel / 2,
+                                            .pad_w = (int32_t)kernel / 2,
+                                            .dilation_h = 1,
+                                            .dilation_w = 1,
+                                            .groups = 1}};
+            dmi_call call = {
+                .context = context,
+                .kernels = dmi_kernels_get_f32(),
+                .node = &node,
+                .in_shape = {{side, side, c}},
+                .out_shape = {(side - 1) / shapes[i].stride + 1, (side - 1) / shapes[i].stride + 1, c}};
+            for (int train = 0; train < 2; train++) {
+                dmi_op_sizes whole, fewer;
+                call.batch = shapes[i].batch;
+                dmi_op_row(DM_DTYPE_F32, DMI_OP_CONV2D)->sizes(&call, train, &whole);
+                for (call.batch = 1; call.batch < shapes[i].batch; call.batch++) {
+                    dmi_op_row(DM_DTYPE_F32, DMI_OP_CONV2D)->sizes(&call, train, &fewer);
+                    assert_true(fewer.scratch_forward <= whole.scratch_forward);
+                    assert_true(fewer.scratch_backward <= whole.scratch_backward);
+                }
+            }
+        }
+        dm_context_destroy(context);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_recomputed), cmocka_unit_test(test_order),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scratch_of_fewer),
+                                       cmocka_unit_test(test_recomputed), cmocka_unit_test(test_order),
                                        cmocka_unit_test(test_joined)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
