@@ -13,7 +13,8 @@ DM_BEGIN_DECLS
  *  @param x f32 [R,C,H,W] (or [R,D]), borrowed: the noisy samples; R is at most max_batch, and at most twice
  *        that with guidance: rows 0..R/2-1 are the images with their labels, rows R/2..R-1 the same images
  *        with the null label
- *  @param t f32 [R], borrowed: the timestep, the same in every row
+ *  @param t f32 [R], borrowed: the timestep, the same in every row but with dpm_adaptive, where every image
+ * is at a noise level of its own, and images that are done are missing
  *  @param labels i32 [R], borrowed, or NULL when the run has none
  *  @param out f32 like x, or with twice the channels when the variance is learned, borrowed: the prediction,
  * to be written in full
@@ -26,7 +27,7 @@ typedef int32_t (*dm_denoise_fn)(const dm_tensor *x, const dm_tensor *t, const d
 
 /** The gradient of a classifier's log probability with respect to its input, times the guidance's strength.
  *  @param x f32 [R,C,H,W] (or [R,D]), borrowed: what the network got, R at most max_batch
- *  @param t f32 [R], borrowed: the timestep
+ *  @param t f32 [R], borrowed: the timestep, as dm_denoise_fn gets it
  *  @param labels i32 [R], borrowed, or NULL when the run has none
  *  @param gradient f32 like x, borrowed, to be written in full
  *  @param user guide_user of the options
@@ -36,7 +37,10 @@ typedef int32_t (*dm_guide_fn)(const dm_tensor *x, const dm_tensor *t, const dm_
                                dm_tensor *gradient, void *user);
 
 /** Called after every step, when all images of the run have taken it.
- *  @param step 1..steps
+ *  With dpm_adaptive, whose number of steps nobody knows before: called when the image that is slowest has
+ * passed another of the scheduler's noise levels, so that step / steps is the part of log sigma that lies
+ * behind.
+ *  @param step 1..steps; dpm_adaptive may leave some out
  *  @param steps steps of this run: those from start_step on
  *  @param t timestep that the network saw
  *  @param x f32 like `out` of the run, borrowed: the new sample
@@ -122,7 +126,10 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
  * shape, and the noise of step k of the scheduler's timesteps (counted from 0, start_step or not) is that of
  * dm_scheduler_noise(). So the bits of an image do not depend on max_batch, on the images beside it or on the
  * number of threads, provided that the network's do not; and a run with start_step = k from the sample after
- * k steps ends where the whole run does.
+ * k steps ends where the whole run does. dpm_adaptive has a step size and an error for each image
+ * (k-diffusion one for the whole batch, as has dm_stepper_step() for its tensor): all this holds for it as
+ * well, but for a start in the middle, and its noise is the image's Brownian path over the steps that it
+ * takes.
  *
  *  @param sampler not NULL
  *  @param seeds i64 [N], any layout, or NULL: 0, 1, ..., N-1; equal seeds give equal noise
@@ -135,10 +142,10 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
  *        argument errors as it was.
  *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE (also: not contiguous), STATE (called from within its own
  *  callback or while another thread runs it), NUMERIC (the network's output or the sample is not finite:
- *  names image and step), CALLBACK, CANCELLED, OUT_OF_MEMORY, and those of the network of
- *  dm_sampler_create_net(). Threads: exclusive, but for dm_sampler_cancel(). Cost: steps times the
- *  network; memory of up to 2 max_batch rows twice, and N images for the progress callback; allocated by
- *  the first run of a shape, kept by the sampler. Since: 0.1 */
+ *  names image and step; or dpm_adaptive cannot meet its tolerance), CALLBACK, CANCELLED, OUT_OF_MEMORY, and
+ * those of the network of dm_sampler_create_net(). Threads: exclusive, but for dm_sampler_cancel(). Cost:
+ * steps times the network; memory of up to 2 max_batch rows twice, and N images for the progress callback;
+ * allocated by the first run of a shape, kept by the sampler. Since: 0.1 */
 DM_API dm_status dm_sampler_run(dm_sampler *sampler, const dm_tensor *seeds, const dm_tensor *labels,
                                 const dm_tensor *x_init, dm_tensor *out);
 

@@ -75,6 +75,10 @@ typedef int32_t dm_sampler_type;
 #define DM_SAMPLER_DPMPP_SDE        30 /**< DPM-Solver++ SDE (k-diffusion): two network calls a step */
 #define DM_SAMPLER_DPMPP_3M_SDE     31 /**< DPM-Solver++(3M) SDE (k-diffusion) */
 #define DM_SAMPLER_DPM_FAST         32 /**< DPM-Solver-fast (Lu et al. 2022a): N network calls; eta is its noise */
+/** DPM-Solver-12 and -23 with adaptive step size (Lu et al. 2022a, appendix C; k-diffusion): as many network
+ *  calls as the tolerance takes, order 2..3, default 3; eta is its noise. The N steps of the scheduler's run
+ * are equal parts of log sigma: where a run can begin, and what progress is reported in. */
+#define DM_SAMPLER_DPM_ADAPTIVE 33
 
 /** Which marginals the state has, x_t = alpha x0 + sigma eps, and what the network sees of them. Algorithms
  * in sigma (Euler and its relatives) take a network of the discrete process with the input x / sqrt(sigma^2 +
@@ -143,7 +147,8 @@ typedef struct dm_scheduler_options {
     double churn;              /**< of Euler and EDM, S_churn: noise added again, in N parts; default 0 */
     double churn_min;          /**< S_tmin: lowest sigma with churn; default 0 */
     double churn_max;          /**< S_tmax: highest sigma with churn; default 0: no bound */
-    double churn_noise;        /**< S_noise: standard deviation of churn's noise; default 0: 1 */
+    double churn_noise;        /**< S_noise: standard deviation of churn's and of DPM-Solver-adaptive's noise;
+                                  default 0: 1 */
     double flow_shift; /**< of flow matching, sigma' = shift sigma / (1 + (shift - 1) sigma); default 0: 1 */
     double flow_mu; /**< of flow matching: the shift is exp(flow_mu), as for images of many tokens; default 0:
                        none */
@@ -165,6 +170,14 @@ typedef struct dm_scheduler_options {
         inverse_from_state; /**< of DDIM inverse, 1: the network is called at the timestep of the state
                                that the step begins with (guided-diffusion's ddim_reverse_sample) and the
                                run ends in pure noise; default 0: at the one that it goes to (diffusers) */
+    double adaptive_rtol;   /**< of DPM-Solver-adaptive, error relative to the sample, > 0; default 0: 0.05 */
+    double adaptive_atol;   /**< absolute error that is always allowed, > 0; default 0: 0.0078 */
+    double adaptive_h_init; /**< first step size in log sigma, > 0; default 0: 0.05 */
+    double adaptive_pcoeff; /**< proportional part of the step size's PID controller; default 0 */
+    double adaptive_icoeff; /**< its integral part; default 0: 1 when the other two parts are 0 as well */
+    double adaptive_dcoeff; /**< its differential part; default 0 */
+    double adaptive_safety; /**< a step is accepted when the controller's factor is this much or more, > 0;
+                               default 0: 0.81 */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.
@@ -435,6 +448,17 @@ DM_API dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index,
  *          dm_stepper_step(stepper, output, x, noise, x, NULL);
  *      }
  *
+ *  or, for dpm_adaptive as well, whose number of network calls nobody knows before,
+ *
+ *      while (dm_stepper_index(stepper) < dm_scheduler_num_timesteps(scheduler)) {
+ *          dm_stepper_scale_input(stepper, x, input);
+ *          ... output = network(input, dm_stepper_time(stepper)) ...
+ *          dm_stepper_step(stepper, output, x, noise, x, NULL);
+ *      }
+ *
+ *  There a step is accepted or rejected by one error of the whole sample tensor, as k-diffusion does it; its
+ * last network call takes the noise of a step with eta, which a rejected step does not use.
+ *
  *  Algorithms that call the network several times a step (Heun: two times, but for the last) take so many of
  * these steps; the samples between are those at which the network has to be called.
  *  @param context allocator and threads, NULL: default
@@ -447,14 +471,39 @@ DM_API dm_status dm_stepper_create(dm_context *context, const dm_scheduler *sche
 /** Destroys a stepper. @param stepper may be NULL. Ownership: takes it. Errors: none. Threads: exclusive.
  * Cost: O(1). Since: 0.1 */
 DM_API void dm_stepper_destroy(dm_stepper *stepper);
-/** Forgets the history and begins again.
+/** Forgets the history and begins again; with dpm_adaptive at that noise level, with the first step size.
  *  @param stepper not NULL
  *  @param index the next step, the first network call of one; 0 for the whole run
  *  Errors: INVALID_ARGUMENT; the stepper is as it was then. Threads: exclusive. Cost: O(1). Since: 0.1 */
 DM_API dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index);
-/** The next step. @return 0..dm_scheduler_num_timesteps(), which is the end of the run; 0 for NULL. Errors:
- * none. Threads: any. Cost: O(1). Since: 0.1 */
+/** The next step. @return 0..dm_scheduler_num_timesteps(), which is the end of the run; with dpm_adaptive the
+ * last noise level of the scheduler's run that lies behind, so that a loop of any algorithm ends there; 0 for
+ * NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API int32_t dm_stepper_index(const dm_stepper *stepper);
+/** What the network sees as time in the next step, as dm_scheduler_time() says for its index; with
+ * dpm_adaptive, which decides itself where its steps are, this is the only way to know. @return NaN at the
+ * end of the run. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_stepper_time(const dm_stepper *stepper);
+/** Noise level of the state before the next step, or at the end of the run, as dm_scheduler_sigma(). @return
+ * NaN for NULL. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_stepper_sigma(const dm_stepper *stepper);
+/** The network's input in the next step, as dm_scheduler_scale_input().
+ *  @param stepper not NULL
+ *  @param sample f32, any shape, contiguous: x_t
+ *  @param out [out] f32 like sample; may be it
+ *  Errors: those of dm_scheduler_scale_input(), and STATE after the last step. Threads: any. Cost: O(n),
+ * allocates nothing. Since: 0.1 */
+DM_API dm_status dm_stepper_scale_input(const dm_stepper *stepper, const dm_tensor *sample, dm_tensor *out);
+/** Whether the next step adds noise. @return 1 or 0; 0 at the end of the run. Errors: none. Threads: any.
+ * Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_stepper_needs_noise(const dm_stepper *stepper);
+/** The standard normal numbers of the next step of an image of this seed, as dm_scheduler_noise().
+ *  @param stepper not NULL
+ *  @param seed of the image
+ *  @param out [out] f32, contiguous, the shape of one image: the numbers
+ *  Errors: those of dm_scheduler_noise(), and STATE after the last step. Threads: any. Cost: as
+ * dm_scheduler_noise(). Since: 0.1 */
+DM_API dm_status dm_stepper_noise(const dm_stepper *stepper, int64_t seed, dm_tensor *out);
 /** Gives the next step the gradient of a classifier's log probability with respect to the network's input,
  * times the guidance's strength. DDPM moves the mean by the step's variance times the gradient (Dhariwal and
  * Nichol 2021, algorithm 1), every other algorithm lets the score gain the gradient (algorithm 2): eps' = eps
@@ -468,9 +517,10 @@ DM_API dm_status dm_stepper_guide(dm_stepper *stepper, const dm_tensor *gradient
  *  @param stepper not NULL
  *  @param model_output,sample,noise,prev_sample,x0_pred as in dm_scheduler_step(); the same number of
  * elements in every step of a run Errors: those of dm_scheduler_step(), and STATE after the last step,
- * OUT_OF_MEMORY (history, in the first step of a run); the stepper is as it was then. Threads: exclusive;
- * bit-identical for any number of threads. Cost: O(n), one pass; allocates the history, up to 6 n floats, in
- * the first step of a shape. Since: 0.1 */
+ * OUT_OF_MEMORY (history, in the first step of a run); the stepper is as it was then. NUMERIC: dpm_adaptive
+ * cannot meet its tolerance; restart the stepper. Threads: exclusive; bit-identical for any number of
+ * threads. Cost: O(n), one pass; allocates the history, up to 6 n floats, in the first step of a shape.
+ * Since: 0.1 */
 DM_API dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, const dm_tensor *sample,
                                  const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
 

@@ -124,6 +124,10 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
         {"timestep_scaling", options->timestep_scaling},
         {"original_inference_steps", options->original_inference_steps},
         {"ancestral_eta", options->ancestral_eta},
+        {"adaptive_rtol", options->adaptive_rtol},
+        {"adaptive_atol", options->adaptive_atol},
+        {"adaptive_h_init", options->adaptive_h_init},
+        {"adaptive_safety", options->adaptive_safety},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (!(rows[i].value >= 0 && isfinite(rows[i].value)))
@@ -141,13 +145,18 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
     if (options->corrector_order < 0 || options->corrector_order > 4)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.corrector_order: expected 0..4, got %d",
                         (int)options->corrector_order);
-    if (!isfinite(options->flow_mu))
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.flow_mu: expected a finite number, got %g",
-                        options->flow_mu);
-    if (!isfinite(options->lambda_min_clipped))
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
-                        "options.lambda_min_clipped: expected a finite number, got %g",
-                        options->lambda_min_clipped);
+    const struct {
+        const char *field;
+        double value;
+    } signed_rows[] = {{"flow_mu", options->flow_mu},
+                       {"lambda_min_clipped", options->lambda_min_clipped},
+                       {"adaptive_pcoeff", options->adaptive_pcoeff},
+                       {"adaptive_icoeff", options->adaptive_icoeff},
+                       {"adaptive_dcoeff", options->adaptive_dcoeff}};
+    for (size_t i = 0; i < sizeof(signed_rows) / sizeof(signed_rows[0]); i++)
+        if (!isfinite(signed_rows[i].value))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.%s: expected a finite number, got %g",
+                            signed_rows[i].field, signed_rows[i].value);
     return DM_OK;
 }
 

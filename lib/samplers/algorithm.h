@@ -84,17 +84,21 @@ typedef struct dmi_algorithm {
     int32_t max_order;                                       /* highest solver_order; 0: it has no order */
     uint32_t processes;                                      /* bit p: DM_PROCESS_ p; 0: the discrete one */
     int32_t ends_above_zero; /* its steps to sigma = 0 are not finite: ends at the lowest sigma */
+    int32_t is_adaptive;     /* adaptive.h decides where its steps are; no weights */
 } dmi_algorithm;
 
 /* UNSUPPORTED when the algorithm has no such process or order. */
 dm_status dmi_algorithm_check(const dm_scheduler_options *options);
 /* Never NULL for a scheduler's own type. */
 const dmi_algorithm *dmi_algorithm_of(dm_sampler_type type);
+int dmi_is_adaptive(const dm_scheduler *scheduler);
 /* Buffers of history of the scheduler's algorithm. */
 int32_t dmi_history_of(const dm_scheduler *scheduler);
 
+/* A step without weights: x0 of the network's output at a point. */
+void dmi_step_begin(const dm_scheduler *scheduler, const dmi_point *at, dmi_step *step);
 /* All weights of a step of a run that began at step `first`. UNSUPPORTED when the prediction type determines
- * no x0 there. */
+ * no x0 there, or when the solver itself decides where its steps are. */
 dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step);
 int dmi_step_needs_noise(const dmi_step *step);
 /* The standard normal numbers `begin`.. of an image's step; begin is a multiple of 4. */
@@ -167,6 +171,7 @@ int32_t dmi_edm_history(const dm_scheduler_options *options);
 int32_t dmi_two_stage_history(const dm_scheduler_options *options);
 int32_t dmi_dpmpp_3m_history(const dm_scheduler_options *options);
 int32_t dmi_dpm_fast_history(const dm_scheduler_options *options);
+int32_t dmi_adaptive_history(const dm_scheduler_options *options);
 extern const dmi_calls dmi_edm_calls, dmi_edm_euler_calls, dmi_two_stage_calls, dmi_dpm_fast_calls;
 int32_t dmi_kdpm2_history(const dm_scheduler_options *options);
 int32_t dmi_lms_history(const dm_scheduler_options *options);
@@ -186,6 +191,13 @@ double dmi_ancestral_eta(const dm_scheduler_options *options);
 /* sigma_up and sigma_down of a step with noise of that share. */
 double dmi_ancestral_up(double eta, double from, double to);
 double dmi_ancestral_down(double eta, double from, double to);
+
+/* ---- what DPM-Solver-fast and -adaptive share (dpm_fast.c) ---- */
+
+/* prev and history of network call 0.. of a step of this order that began at `start`, from the call's point
+ * to sigma `to`. History: x at the start, eps there, eps of the second call. */
+void dmi_dpm_stage(const dmi_point *start, const dmi_point *at, int32_t call, int32_t order, double to,
+                   dmi_step *step);
 
 /* ---- what the solvers in lambda share (dpm_multistep.c) ---- */
 

@@ -16,6 +16,11 @@ double dmi_sigma_at(const dm_scheduler *scheduler, double t);
 double dmi_sigma_to_t(const dm_scheduler *scheduler, double sigma);
 /* sigma / alpha of a training timestep as it is: infinite with a zero terminal SNR. */
 double dmi_ratio_at(const dm_scheduler *scheduler, int32_t t);
+/* The ends of a run in log sigma, by the options or the process. */
+dm_status dmi_sigma_range(const dm_scheduler *scheduler, int32_t custom, double *highest, double *lowest);
+/* alpha, sigma, timestep and scale of the input of a point with t and the ratio sigma / alpha (in `sigma`).
+ */
+void dmi_point_finish(const dm_scheduler *scheduler, dmi_point *point);
 /* What the network sees at a sigma, by the process. */
 double dmi_time_of(const dm_scheduler *scheduler, double sigma);
 /* Replaces points[k].sigma, k = 0..count-1, by the scheduler's sigma schedule between `highest` and `lowest`.
@@ -40,6 +45,7 @@ int32_t dmi_grid_inverse(const dm_scheduler *scheduler, int32_t steps, int32_t c
 int32_t dmi_grid_ipndm(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_distilled(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_dpm_fast(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
+int32_t dmi_grid_adaptive(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 int32_t dmi_grid_cm(const dm_scheduler *scheduler, int32_t steps, int32_t custom, dmi_point *points);
 
 #endif

@@ -5,9 +5,9 @@
 
 /* ---- points of network calls ---- */
 
-/* t and ratio to alpha and sigma of the state. */
-static void finish_point(const dm_scheduler *scheduler, int32_t in_sigma, dmi_point *point) {
+void dmi_point_finish(const dm_scheduler *scheduler, dmi_point *point) {
     const dm_scheduler_options *options = &scheduler->options;
+    const int32_t in_sigma = dmi_algorithm_of(options->sampler)->in_sigma;
     const double ratio = point->sigma;
     const double sigma_data = options->sigma_data > 0 ? options->sigma_data : 0.5;
     const int32_t last = options->num_train_timesteps - 1;
@@ -84,8 +84,7 @@ static dm_status set_run(dm_scheduler *scheduler, int32_t steps, const dm_tensor
     scheduler->num_timesteps = calls_of(algorithm, count);
     scheduler->num_steps = count;
     scheduler->custom_timesteps = timesteps != NULL;
-    for (int32_t i = 0; i <= scheduler->num_timesteps; i++)
-        finish_point(scheduler, algorithm->in_sigma, points + i);
+    for (int32_t i = 0; i <= scheduler->num_timesteps; i++) dmi_point_finish(scheduler, points + i);
     scheduler->init_noise_sigma = init_noise_sigma(scheduler);
     return DM_OK;
 }

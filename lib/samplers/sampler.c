@@ -52,7 +52,7 @@ static dm_status plan(dm_sampler *sampler) {
         return dmi_fail(DM_ERROR_UNSUPPORTED,
                         "options.jump_length: expected 0 with %s, which cannot go back, got %d",
                         dm_sampler_type_name(sampler->scheduler->options.sampler), (int)options->jump_length);
-    for (int32_t index = options->start_step; index < steps; index++)
+    for (int32_t index = options->start_step; index < steps && !dmi_is_adaptive(sampler->scheduler); index++)
         DM_TRY(dmi_step_at(sampler->scheduler, index, options->start_step, &step));
 done:
     return status;
@@ -107,6 +107,9 @@ void dm_sampler_destroy(dm_sampler *sampler) {
     dmi_free(context, sampler->gradient.data);
     dmi_free(context, sampler->factors.data);
     dmi_free(context, sampler->jumps.data);
+    dmi_free(context, sampler->own.data);
+    dmi_free(context, sampler->active.data);
+    dmi_free(context, sampler->errors.data);
     dmi_free(context, sampler->x0_pred.data);
     dmi_free(context, sampler);
 }

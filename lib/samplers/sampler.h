@@ -47,6 +47,9 @@ struct dm_sampler {
     dmi_workspace gradient; /* f32 [chunk, ...]: classifier guidance */
     dmi_workspace factors;  /* f64 [chunk]: of the guided output, rescaled */
     dmi_workspace jumps;    /* i32 [steps / jump_length]: what is left of each */
+    dmi_workspace own;      /* dmi_own_run [N]: images with steps of their own */
+    dmi_workspace active;   /* i64 [N]: those that are not done */
+    dmi_workspace errors;   /* f64 [N, blocks]: of their steps */
     dmi_workspace x0_pred;  /* f32 [N, ...], for the progress callback */
 };
 

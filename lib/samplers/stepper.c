@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "samplers/algorithm.h"
+#include "samplers/adaptive.h"
 
 enum { BLOCK = 16384 }; /* elements a piece of parallel work */
 
@@ -11,9 +11,12 @@ struct dm_stepper {
     dm_context *context;
     dm_scheduler *scheduler;
     int32_t first, index;      /* where the run began, the next step */
+    int32_t calls;             /* steps since then */
     float *history;            /* [buffers][size], NULL before the first step that needs it */
     int64_t size;              /* elements of a sample tensor */
     const dm_tensor *gradient; /* for the next step, or NULL */
+    dmi_adaptive adaptive;     /* where the run is, of an algorithm that decides that itself */
+    double *errors;            /* [blocks] of its steps, reserved with the history */
 };
 
 typedef struct step_task {
@@ -144,6 +147,7 @@ static step_task task_of(const dm_scheduler *scheduler, const dmi_step *step, co
 int32_t dm_scheduler_step_needs_noise(const dm_scheduler *scheduler, int32_t index) {
     dmi_step step = {0};
     if (!scheduler || index < 0 || index >= scheduler->num_timesteps) return 0;
+    if (dmi_is_adaptive(scheduler)) return scheduler->options.eta > 0;
     dmi_algorithm_of(scheduler->options.sampler)->weights(scheduler, index, 0, &step);
     return dmi_step_needs_noise(&step);
 }
@@ -179,17 +183,22 @@ static void scale_block(void *arg, int64_t block, int32_t worker) {
     for (int64_t i = block * BLOCK; i < end; i++) task->to[i] = (float)(task->scale * (double)task->from[i]);
 }
 
-dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample,
-                                   dm_tensor *out) {
+static dm_status scale_input(dm_context *context, const dmi_point *at, const dm_tensor *sample,
+                             dm_tensor *out) {
     dm_status status = DM_OK;
-    DM_TRY(check_index(scheduler, index));
     DM_TRY(dmi_tensor_check_contiguous(sample, "sample", DM_DTYPE_F32, -1, NULL));
     DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, sample->rank, sample->shape));
-    scale_task task = {sample->data, out->data, scheduler->points[index].input_scale,
-                       dm_tensor_numel(sample)};
-    dmi_parallel(scheduler->context, (task.count + BLOCK - 1) / BLOCK, scale_block, &task);
+    scale_task task = {sample->data, out->data, at->input_scale, dm_tensor_numel(sample)};
+    dmi_parallel(context, (task.count + BLOCK - 1) / BLOCK, scale_block, &task);
 done:
     return status;
+}
+
+dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample,
+                                   dm_tensor *out) {
+    const dm_status status = check_index(scheduler, index);
+    if (status != DM_OK) return status;
+    return scale_input(scheduler->context, scheduler->points + index, sample, out);
 }
 
 typedef struct mix_task {
@@ -254,17 +263,20 @@ dm_status dm_stepper_create(dm_context *context, const dm_scheduler *scheduler, 
     if (!stepper) return DM_ERROR_OUT_OF_MEMORY;
     stepper->context = context;
     const dm_status status = dmi_scheduler_clone(context, scheduler, &stepper->scheduler);
-    if (status == DM_OK)
-        *out = stepper;
-    else
+    if (status != DM_OK) {
         dm_stepper_destroy(stepper);
-    return status;
+        return status;
+    }
+    if (dmi_is_adaptive(scheduler)) dmi_adaptive_start(stepper->scheduler, 0, &stepper->adaptive);
+    *out = stepper;
+    return DM_OK;
 }
 
 void dm_stepper_destroy(dm_stepper *stepper) {
     if (!stepper) return;
     dm_scheduler_destroy(stepper->scheduler);
     dmi_free(stepper->context, stepper->history);
+    dmi_free(stepper->context, stepper->errors);
     dmi_free(stepper->context, stepper);
 }
 
@@ -284,7 +296,10 @@ dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index) {
     const dm_status status = dmi_check_start(stepper->scheduler, "index", index);
     if (status != DM_OK) return status;
     stepper->first = stepper->index = index;
+    stepper->calls = 0;
     stepper->gradient = NULL;
+    if (dmi_is_adaptive(stepper->scheduler))
+        dmi_adaptive_start(stepper->scheduler, index, &stepper->adaptive);
     return status;
 }
 
@@ -298,18 +313,144 @@ int32_t dm_stepper_index(const dm_stepper *stepper) {
     return stepper ? stepper->index : 0;
 }
 
+/* ---- the next step ---- */
+
+/* Of the next network call, or of the run's end. */
+static const dmi_point *next_point(const dm_stepper *stepper) {
+    if (!dmi_is_adaptive(stepper->scheduler)) return stepper->scheduler->points + stepper->index;
+    return stepper->adaptive.points + stepper->adaptive.stage;
+}
+
+static dm_status check_not_over(const dm_stepper *stepper) {
+    if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
+    if (stepper->index < stepper->scheduler->num_timesteps) return DM_OK;
+    return dmi_fail(DM_ERROR_STATE, "stepper: the run of %d steps is over; dm_stepper_restart()",
+                    (int)stepper->scheduler->num_timesteps);
+}
+
+static dm_status next_step(const dm_stepper *stepper, dmi_step *step) {
+    const dm_status status = check_not_over(stepper);
+    if (status != DM_OK) return status;
+    if (!dmi_is_adaptive(stepper->scheduler))
+        return dmi_step_at(stepper->scheduler, stepper->index, stepper->first, step);
+    dmi_adaptive_step(stepper->scheduler, &stepper->adaptive, step);
+    return DM_OK;
+}
+
+double dm_stepper_time(const dm_stepper *stepper) {
+    if (!stepper || stepper->index >= stepper->scheduler->num_timesteps) return NAN;
+    return next_point(stepper)->t;
+}
+
+double dm_stepper_sigma(const dm_stepper *stepper) {
+    if (!stepper) return NAN;
+    const dmi_point *at = next_point(stepper);
+    return stepper->scheduler->options.process == DM_PROCESS_FLOW ? at->sigma : at->sigma / at->alpha;
+}
+
+dm_status dm_stepper_scale_input(const dm_stepper *stepper, const dm_tensor *sample, dm_tensor *out) {
+    const dm_status status = check_not_over(stepper);
+    return status != DM_OK ? status : scale_input(stepper->context, next_point(stepper), sample, out);
+}
+
+int32_t dm_stepper_needs_noise(const dm_stepper *stepper) {
+    dmi_step step = {0};
+    if (!stepper || stepper->index >= stepper->scheduler->num_timesteps) return 0;
+    if (!dmi_is_adaptive(stepper->scheduler))
+        return dm_scheduler_step_needs_noise(stepper->scheduler, stepper->index);
+    dmi_adaptive_step(stepper->scheduler, &stepper->adaptive, &step);
+    return dmi_step_needs_noise(&step);
+}
+
+dm_status dm_stepper_noise(const dm_stepper *stepper, int64_t seed, dm_tensor *out) {
+    dm_status status = DM_OK;
+    dmi_step step;
+    DM_TRY(next_step(stepper, &step));
+    DM_TRY(dmi_tensor_check_contiguous(out, "out", DM_DTYPE_F32, -1, NULL));
+    dmi_step_noise(&step, stepper->index, (uint64_t)seed, 0, dm_tensor_numel(out), out->data);
+done:
+    return status;
+}
+
+/* ---- a step ---- */
+
+static int64_t error_blocks(int64_t size) {
+    return (size + DMI_ADAPTIVE_BLOCK - 1) / DMI_ADAPTIVE_BLOCK;
+}
+
 /* Memory for the history of samples of so many elements; a run keeps its size. */
 static dm_status reserve_history(dm_stepper *stepper, int64_t size) {
     const int32_t buffers = dmi_history_of(stepper->scheduler);
+    double *errors = NULL;
     if (buffers == 0 || (stepper->history && stepper->size == size)) return DM_OK;
-    if (stepper->index > stepper->first)
+    if (stepper->calls > 0)
         return dmi_fail(DM_ERROR_SHAPE, "sample: expected %lld elements as in the steps before, got %lld",
                         (long long)stepper->size, (long long)size);
+    if (dmi_is_adaptive(stepper->scheduler)) {
+        errors = dmi_alloc_array(stepper->context, (size_t)error_blocks(size) + 1, sizeof(double));
+        if (!errors) return DM_ERROR_OUT_OF_MEMORY;
+    }
     float *history = dmi_alloc_array(stepper->context, (size_t)size, (size_t)buffers * sizeof(float));
-    if (!history) return DM_ERROR_OUT_OF_MEMORY;
+    if (!history) {
+        dmi_free(stepper->context, errors);
+        return DM_ERROR_OUT_OF_MEMORY;
+    }
     dmi_free(stepper->context, stepper->history);
+    dmi_free(stepper->context, stepper->errors);
     stepper->history = history;
+    stepper->errors = errors;
     stepper->size = size;
+    return DM_OK;
+}
+
+typedef struct settle_task {
+    const dm_stepper *stepper;
+    float *const *history;
+    float *x;
+} settle_task;
+
+static int64_t begin_settling(const settle_task *task, int64_t block, float **history, int64_t *count) {
+    const int64_t at = block * DMI_ADAPTIVE_BLOCK, left = task->stepper->size - at;
+    for (int32_t j = 0; j < DMI_ADAPTIVE_HISTORY; j++) history[j] = task->history[j] + at;
+    *count = left < DMI_ADAPTIVE_BLOCK ? left : DMI_ADAPTIVE_BLOCK;
+    return at;
+}
+
+static void error_block(void *arg, int64_t block, int32_t worker) {
+    const settle_task *task = arg;
+    float *history[DMI_ADAPTIVE_HISTORY];
+    int64_t count;
+    (void)worker;
+    (void)begin_settling(task, block, history, &count);
+    task->stepper->errors[block] = dmi_adaptive_error(&task->stepper->scheduler->options, history, count);
+}
+
+static void settle_block(void *arg, int64_t block, int32_t worker) {
+    const settle_task *task = arg;
+    float *history[DMI_ADAPTIVE_HISTORY];
+    int64_t count;
+    (void)worker;
+    const int64_t at = begin_settling(task, block, history, &count);
+    dmi_adaptive_settle(&task->stepper->adaptive, task->x + at, history, count);
+}
+
+/* One error of the whole tensor, as k-diffusion takes it. */
+static dm_status go_on(dm_stepper *stepper, float *const *history, float *x) {
+    dmi_adaptive *adaptive = &stepper->adaptive;
+    settle_task task = {stepper, history, x};
+    const int64_t blocks = error_blocks(stepper->size);
+    double sum = 0.0;
+    if (!dmi_adaptive_is_last_call(adaptive)) {
+        adaptive->stage++;
+        return DM_OK;
+    }
+    dmi_parallel(stepper->context, blocks, error_block, &task);
+    for (int64_t i = 0; i < blocks; i++) sum += stepper->errors[i];
+    const double error = stepper->size > 0 ? sum / (double)stepper->size : 0.0;
+    const dm_status status = dmi_adaptive_judge(stepper->scheduler, adaptive, error);
+    if (status != DM_OK) return status;
+    dmi_parallel(stepper->context, blocks, settle_block, &task);
+    stepper->index = dmi_adaptive_index(stepper->scheduler, adaptive);
     return DM_OK;
 }
 
@@ -317,11 +458,7 @@ dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, co
                           const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred) {
     dm_status status = DM_OK;
     dmi_step step;
-    if (!stepper) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "stepper: expected a handle, got NULL");
-    if (stepper->index >= stepper->scheduler->num_timesteps)
-        return dmi_fail(DM_ERROR_STATE, "stepper: the run of %d network calls is over; dm_stepper_restart()",
-                        (int)stepper->scheduler->num_timesteps);
-    DM_TRY(dmi_step_at(stepper->scheduler, stepper->index, stepper->first, &step));
+    DM_TRY(next_step(stepper, &step));
     DM_TRY(check_step_tensors(stepper->scheduler, &step, model_output, sample, noise, prev_sample, x0_pred));
     step_task task = task_of(stepper->scheduler, &step, model_output, sample, noise, prev_sample, x0_pred);
     const int64_t count = dm_tensor_numel(sample);
@@ -335,7 +472,11 @@ dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, co
     }
     DM_TRY(run_step(stepper->context, &task, sample));
     stepper->gradient = NULL;
-    stepper->index++;
+    stepper->calls++;
+    if (dmi_is_adaptive(stepper->scheduler))
+        DM_TRY(go_on(stepper, task.buffers.history, prev_sample->data));
+    else
+        stepper->index++;
 done:
     return status;
 }

@@ -211,6 +211,14 @@ static const dmi_algorithm algorithms[] = {
      .calls = &dmi_dpm_fast_calls,
      .in_sigma = 1,
      .processes = SIGMA_PROCESSES},
+    {.type = DM_SAMPLER_DPM_ADAPTIVE,
+     .name = "dpm_adaptive",
+     .grid = dmi_grid_adaptive,
+     .history = dmi_adaptive_history,
+     .is_adaptive = 1,
+     .max_order = 3,
+     .in_sigma = 1,
+     .processes = SIGMA_PROCESSES},
 };
 enum { NUM_ALGORITHMS = sizeof(algorithms) / sizeof(algorithms[0]) };
 
@@ -264,7 +272,14 @@ dm_status dmi_algorithm_check(const dm_scheduler_options *options) {
         (algorithm->max_order > 0 && options->solver_order > algorithm->max_order))
         return dmi_fail(DM_ERROR_UNSUPPORTED, "options.solver_order: expected 0..%d with %s, got %d",
                         (int)algorithm->max_order, algorithm->name, (int)options->solver_order);
+    if (algorithm->is_adaptive && options->solver_order == 1)
+        return dmi_fail(DM_ERROR_UNSUPPORTED, "options.solver_order: expected 2 or 3 with %s, got 1",
+                        algorithm->name);
     return DM_OK;
+}
+
+int dmi_is_adaptive(const dm_scheduler *scheduler) {
+    return dmi_algorithm_of(scheduler->options.sampler)->is_adaptive;
 }
 
 int32_t dmi_history_of(const dm_scheduler *scheduler) {
@@ -277,14 +292,7 @@ int dmi_step_is_first(const dm_scheduler *scheduler, int32_t index) {
     return !calls || calls->is_first(index);
 }
 
-dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
-    const dmi_point *at = scheduler->points + index;
-    if (!dmi_point_has_x0(scheduler, at))
-        return dmi_fail(
-            DM_ERROR_UNSUPPORTED,
-            "scheduler: alpha_bar is 0 at timestep %d, where a network that predicts epsilon or the score "
-            "determines no x0; train it to predict v or x0",
-            (int)at->timestep);
+void dmi_step_begin(const dm_scheduler *scheduler, const dmi_point *at, dmi_step *step) {
     const dmi_mix x0 = dmi_point_x0(scheduler, at);
     memset(step, 0, sizeof(*step));
     step->x0_from[DMI_OF_SAMPLE] = x0.sample;
@@ -293,7 +301,23 @@ dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t firs
      */
     if (at->alpha > 0) step->x0_from_gradient = at->sigma * at->sigma / at->alpha * at->input_scale;
     if (x0.output != 0) step->output_from_gradient = step->x0_from_gradient / x0.output;
-    dmi_algorithm_of(scheduler->options.sampler)->weights(scheduler, index, first, step);
+}
+
+dm_status dmi_step_at(const dm_scheduler *scheduler, int32_t index, int32_t first, dmi_step *step) {
+    const dmi_point *at = scheduler->points + index;
+    const dmi_algorithm *algorithm = dmi_algorithm_of(scheduler->options.sampler);
+    if (algorithm->is_adaptive)
+        return dmi_fail(DM_ERROR_UNSUPPORTED,
+                        "scheduler: %s decides where its steps are; use a dm_stepper or a dm_sampler",
+                        algorithm->name);
+    if (!dmi_point_has_x0(scheduler, at))
+        return dmi_fail(
+            DM_ERROR_UNSUPPORTED,
+            "scheduler: alpha_bar is 0 at timestep %d, where a network that predicts epsilon or the score "
+            "determines no x0; train it to predict v or x0",
+            (int)at->timestep);
+    dmi_step_begin(scheduler, at, step);
+    algorithm->weights(scheduler, index, first, step);
     return DM_OK;
 }
 

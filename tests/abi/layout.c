@@ -223,7 +223,7 @@ _Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask")
 _Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
 _Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
 
-_Static_assert(sizeof(dm_scheduler_options) >= 304, "dm_scheduler_options");
+_Static_assert(sizeof(dm_scheduler_options) >= 360, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_scheduler_options, num_train_timesteps) == 4, "num_train_timesteps");
 _Static_assert(offsetof(dm_scheduler_options, beta_schedule) == 8, "beta_schedule");
@@ -274,6 +274,13 @@ _Static_assert(offsetof(dm_scheduler_options, timestep_scaling) == 272, "timeste
 _Static_assert(offsetof(dm_scheduler_options, original_inference_steps) == 280, "original_inference_steps");
 _Static_assert(offsetof(dm_scheduler_options, ancestral_eta) == 288, "ancestral_eta");
 _Static_assert(offsetof(dm_scheduler_options, inverse_from_state) == 296, "inverse_from_state");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_rtol) == 304, "adaptive_rtol");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_atol) == 312, "adaptive_atol");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_h_init) == 320, "adaptive_h_init");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_pcoeff) == 328, "adaptive_pcoeff");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_icoeff) == 336, "adaptive_icoeff");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_dcoeff) == 344, "adaptive_dcoeff");
+_Static_assert(offsetof(dm_scheduler_options, adaptive_safety) == 352, "adaptive_safety");
 
 _Static_assert(sizeof(dm_sde_reverse_options) >= 16, "dm_sde_reverse_options");
 _Static_assert(offsetof(dm_sde_reverse_options, struct_size) == 0, "struct_size");
@@ -639,6 +646,7 @@ _Static_assert(DM_SAMPLER_DPMPP_2S_A == 29, "value");
 _Static_assert(DM_SAMPLER_DPMPP_SDE == 30, "value");
 _Static_assert(DM_SAMPLER_DPMPP_3M_SDE == 31, "value");
 _Static_assert(DM_SAMPLER_DPM_FAST == 32, "value");
+_Static_assert(DM_SAMPLER_DPM_ADAPTIVE == 33, "value");
 _Static_assert(DM_PROCESS_DISCRETE == 1, "value");
 _Static_assert(DM_PROCESS_EDM == 2, "value");
 _Static_assert(DM_PROCESS_FLOW == 3, "value");
@@ -927,6 +935,11 @@ dm_status dm_stepper_create(dm_context *context, const dm_scheduler *scheduler, 
 void dm_stepper_destroy(dm_stepper *stepper);
 dm_status dm_stepper_restart(dm_stepper *stepper, int32_t index);
 int32_t dm_stepper_index(const dm_stepper *stepper);
+double dm_stepper_time(const dm_stepper *stepper);
+double dm_stepper_sigma(const dm_stepper *stepper);
+dm_status dm_stepper_scale_input(const dm_stepper *stepper, const dm_tensor *sample, dm_tensor *out);
+int32_t dm_stepper_needs_noise(const dm_stepper *stepper);
+dm_status dm_stepper_noise(const dm_stepper *stepper, int64_t seed, dm_tensor *out);
 dm_status dm_stepper_guide(dm_stepper *stepper, const dm_tensor *gradient);
 dm_status dm_stepper_step(dm_stepper *stepper, const dm_tensor *model_output, const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);
 const char *dm_beta_schedule_name(dm_beta_schedule value);

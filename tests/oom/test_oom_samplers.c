@@ -65,6 +65,10 @@ static dm_status walk_heun(dm_context *context) {
     return walk(context, DM_SAMPLER_HEUN);
 }
 
+static dm_status walk_adaptive(dm_context *context) {
+    return walk(context, DM_SAMPLER_DPM_ADAPTIVE);
+}
+
 static dm_status walk_config(dm_context *context) {
     static const char path[] = "oom_scheduler_config.json";
     dm_scheduler *scheduler = NULL, *copy = NULL;
@@ -92,8 +96,14 @@ static void test_with_history(void **state) {
     sweep(walk_heun, 22);
 }
 
+static void test_with_steps_of_its_own(void **state) {
+    (void)state;
+    sweep(walk_adaptive, 24);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_history),
-                                       cmocka_unit_test(test_with_history), cmocka_unit_test(test_config)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_without_history), cmocka_unit_test(test_with_history),
+        cmocka_unit_test(test_with_steps_of_its_own), cmocka_unit_test(test_config)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,7 @@ CUT = {
     "edm": r"edm/loss",
     "kdiffusion": r"x_init$|sigmas/(karras|exponential|polyexponential-rho0\.7)-N10$|euler-s_churn.*-karras-tanh(/|$)"
                   r"|(euler_ancestral-eta0\.5|heun|dpm_2_ancestral.*|dpmpp_2s_ancestral.*|dpmpp_sde.*)-karras-gauss(/|$)"
-                  r"|(dpmpp_2m_sde.*heun|dpmpp_3m_sde-eta0\.4)-karras-tanh(/|$)|dpm_fast-eta0\.7-tanh(/|$)",
+                  r"|(dpmpp_2m_sde.*heun|dpmpp_3m_sde-eta0\.4)-karras-tanh(/|$)|dpm_(fast|adaptive)-eta0\.7-tanh(/|$)",
     "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
     "train_lecture_unet": r"(x0|eps|t|xt|setup)$|init/|(adamw_clip|sgd_momentum)(/|$)",
 }
