@@ -98,6 +98,13 @@ typedef int32_t dm_sigma_schedule;
 #define DM_SIGMAS_BETA            5 /**< quantiles of Beta(0.6, 0.6): Lee et al. 2024 */
 #define DM_SIGMAS_LU              6 /**< evenly spaced in lambda = -log sigma: Lu et al. 2022b */
 #define DM_SIGMAS_LOG_LINEAR      7 /**< N + 1 evenly spaced in log sigma, the last is the end of the run */
+/** Evenly spaced in the time t of the continuous VP process, sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) -
+ * 1 (Song et al. 2021; k-diffusion's get_sigmas_vp); without sigma_max and sigma_min and without betas from t
+ * = 1 to 1e-3 */
+#define DM_SIGMAS_VP 8
+/** N timesteps evenly spaced from T - 1 to 0, between two of them log sigma is linear in t: get_sigmas() of
+ *  k-diffusion's discrete denoisers; of the discrete process alone */
+#define DM_SIGMAS_LOG_TIMESTEPS 9
 
 /** Variant of a multistep or singlestep solver. */
 typedef int32_t dm_solver_type;
@@ -178,6 +185,8 @@ typedef struct dm_scheduler_options {
     double adaptive_dcoeff; /**< its differential part; default 0 */
     double adaptive_safety; /**< a step is accepted when the controller's factor is this much or more, > 0;
                                default 0: 0.81 */
+    double vp_beta_d;       /**< of DM_SIGMAS_VP, > 0; default 0: 19.9 */
+    double vp_beta_min;     /**< of DM_SIGMAS_VP, > 0; default 0: 0.1 */
 } dm_scheduler_options;
 
 /** Fills `options` with the defaults.
@@ -386,6 +395,21 @@ DM_API double dm_scheduler_time(const dm_scheduler *scheduler, int32_t index);
  *  dm_scheduler_num_timesteps(); with DM_PROCESS_FLOW sigma itself.
  *  @return NaN when there is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API double dm_scheduler_sigma(const dm_scheduler *scheduler, int32_t index);
+/** The timestep at which the betas have a noise level sigma / alpha, log sigma linear in t between two
+ * timesteps: what a network of the discrete process sees there (k-diffusion's sigma_to_t).
+ *  @param scheduler not NULL
+ *  @param sigma > 0; one outside the betas' range counts as the nearest end
+ *  @param quantize 1: the whole timestep that is nearest in log sigma; 0: also between two
+ *  @return 0..T-1; NaN for NULL or a sigma that is not > 0. Errors: none. Threads: any. Cost: O(log T).
+ *  Since: 0.1 */
+DM_API double dm_scheduler_sigma_to_t(const dm_scheduler *scheduler, double sigma, int32_t quantize);
+/** The noise level sigma / alpha that the betas have at a timestep, log sigma linear between two
+ * (k-diffusion's t_to_sigma): the inverse of dm_scheduler_sigma_to_t(). With a zero terminal SNR alpha_bar
+ * counts as 2^-24 at T-1.
+ *  @param scheduler not NULL
+ *  @param t 0..T-1, also between two timesteps
+ *  @return NaN for NULL or a t outside. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API double dm_scheduler_t_to_sigma(const dm_scheduler *scheduler, double t);
 /** Standard deviation of x_T, which a run begins with times standard normal numbers: 1 where alpha^2 +
  * sigma^2 = 1, sigma of the first step (or sqrt(sigma^2 + 1), with leading timesteps and EDM) where alpha
  * = 1.
@@ -561,7 +585,7 @@ DM_API const char *dm_process_name(dm_process value);
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_process dm_process_from_name(const char *name);
 /** Name of a sigma schedule: "timesteps", "karras", "exponential", "polyexponential", "beta", "lu" or
- *  "log_linear". @return static string, NULL for a value that is none.
+ *  "log_linear", "vp" or "log_timesteps". @return static string, NULL for a value that is none.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API const char *dm_sigma_schedule_name(dm_sigma_schedule value);
 /** A sigma schedule by its name. @return the constant, 0 when there is none of that name or it is NULL.

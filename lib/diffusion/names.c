@@ -45,6 +45,8 @@ static const name_row sigma_schedules[] = {{DM_SIGMAS_TIMESTEPS, "timesteps"},
                                            {DM_SIGMAS_BETA, "beta"},
                                            {DM_SIGMAS_LU, "lu"},
                                            {DM_SIGMAS_LOG_LINEAR, "log_linear"},
+                                           {DM_SIGMAS_VP, "vp"},
+                                           {DM_SIGMAS_LOG_TIMESTEPS, "log_timesteps"},
                                            {0, NULL}};
 static const name_row solver_types[] = {{DM_SOLVER_MIDPOINT, "midpoint"},
                                         {DM_SOLVER_HEUN, "heun"},

@@ -128,6 +128,8 @@ static dm_status check_optional_numbers(const dm_scheduler_options *options) {
         {"adaptive_atol", options->adaptive_atol},
         {"adaptive_h_init", options->adaptive_h_init},
         {"adaptive_safety", options->adaptive_safety},
+        {"vp_beta_d", options->vp_beta_d},
+        {"vp_beta_min", options->vp_beta_min},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (!(rows[i].value >= 0 && isfinite(rows[i].value)))

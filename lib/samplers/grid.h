@@ -29,6 +29,8 @@ void dmi_sigmas_fill(const dm_scheduler *scheduler, double highest, double lowes
                      dmi_point *points);
 /* Noise level at `ramp` from 0 (highest) to 1 of the schedule of the options. */
 double dmi_sigma_of(const dm_scheduler_options *options, double highest, double lowest, double ramp);
+/* sigma(t) of DM_SIGMAS_VP. */
+double dmi_vp_sigma(const dm_scheduler_options *options, double t);
 /* Timesteps that a distilled network knows. */
 static inline int32_t dmi_original_steps(const dm_scheduler_options *options) {
     const int32_t asked = options->original_inference_steps > 0 ? options->original_inference_steps : 50;

@@ -38,9 +38,11 @@ static int ends_above_zero(const dm_scheduler *scheduler) {
 static int32_t sigmas_of_process(const dm_scheduler *scheduler, int32_t steps, int32_t custom,
                                  dmi_point *points) {
     const dm_scheduler_options *options = &scheduler->options;
-    const double highest =
-        options->sigma_max > 0 ? options->sigma_max : 80.0; /* Karras et al. 2022, table 1 */
-    const double lowest = options->sigma_min > 0 ? options->sigma_min : 0.002;
+    const int vp = options->sigma_schedule == DM_SIGMAS_VP;
+    double highest = vp ? dmi_vp_sigma(options, 1.0) : 80.0; /* Karras et al. 2022, table 1 */
+    double lowest = vp ? dmi_vp_sigma(options, 1e-3) : 0.002;
+    if (options->sigma_max > 0) highest = options->sigma_max;
+    if (options->sigma_min > 0) lowest = options->sigma_min;
     if (custom) return no_timesteps();
     dmi_sigmas_fill(scheduler, highest, lowest, steps, points);
     points[steps].sigma = ends_above_zero(scheduler) ? lowest : 0.0;
@@ -97,9 +99,20 @@ static double lambda_timestep(const dm_scheduler_options *options, int32_t last,
     }
 }
 
+/* k-diffusion's get_sigmas() of a discrete denoiser. */
+static int32_t log_timesteps(const dm_scheduler *scheduler, int32_t count, dmi_point *points) {
+    const int32_t last = scheduler->options.num_train_timesteps - 1;
+    for (int32_t k = 0; k < count; k++) {
+        points[k].t = count == 1 ? last : (double)last * (count - 1 - k) / (count - 1);
+        points[k].sigma = dm_scheduler_t_to_sigma(scheduler, points[k].t);
+    }
+    return count;
+}
+
 static int32_t apply_schedule(const dm_scheduler *scheduler, double highest, double lowest, int32_t count,
                               dmi_point *points) {
     const dm_scheduler_options *options = &scheduler->options;
+    if (options->sigma_schedule == DM_SIGMAS_LOG_TIMESTEPS) return log_timesteps(scheduler, count, points);
     if (options->sigma_max > 0) highest = options->sigma_max;
     if (options->sigma_min > 0) lowest = options->sigma_min;
     if (!(highest > lowest)) {
@@ -159,6 +172,7 @@ static int32_t clipped_end(const dm_scheduler *scheduler) {
 static double whole_timestep(const dm_scheduler_options *options, double t) {
     const int is_rounded =
         options->sigma_schedule == DM_SIGMAS_KARRAS || options->sigma_schedule == DM_SIGMAS_LU;
+    if (options->sigma_schedule == DM_SIGMAS_LOG_TIMESTEPS) return t;
     const int is_dpm = options->sampler >= DM_SAMPLER_DPMPP_2M && options->sampler <= DM_SAMPLER_DPM_2M_SDE;
     if (is_rounded && !(is_dpm && options->beta_schedule == DM_BETA_SCHEDULE_SQUARED_COSINE)) return rint(t);
     return floor(t + 1e-9);

@@ -56,6 +56,42 @@ double dmi_sigma_to_t(const dm_scheduler *scheduler, double sigma) {
     return low + (log(sigma) - from) / (to - from);
 }
 
+static double log_sigma_at(const dm_scheduler *scheduler, double t) {
+    const int32_t below = (int32_t)floor(t);
+    const double low = log(table(scheduler, below)), part = t - below;
+    return part == 0 ? low : low + part * (log(table(scheduler, below + 1)) - low);
+}
+
+double dm_scheduler_t_to_sigma(const dm_scheduler *scheduler, double t) {
+    if (!scheduler || !(t >= 0 && t <= scheduler->options.num_train_timesteps - 1)) return NAN;
+    return exp(log_sigma_at(scheduler, t));
+}
+
+double dm_scheduler_sigma_to_t(const dm_scheduler *scheduler, double sigma, int32_t quantize) {
+    if (!scheduler || !(sigma > 0)) return NAN;
+    const double t = dmi_sigma_to_t(scheduler, sigma);
+    return quantize ? ceil(t - 0.5)
+                    : t; /* linear in log sigma: the nearer end is nearer in t; a tie goes down */
+}
+
+/* The continuous VP process: Song et al. 2021, eq. 33. */
+static double vp_beta_d(const dm_scheduler_options *options) {
+    return options->vp_beta_d > 0 ? options->vp_beta_d : 19.9;
+}
+
+static double vp_beta_min(const dm_scheduler_options *options) {
+    return options->vp_beta_min > 0 ? options->vp_beta_min : 0.1;
+}
+
+double dmi_vp_sigma(const dm_scheduler_options *options, double t) {
+    return sqrt(expm1(0.5 * vp_beta_d(options) * t * t + vp_beta_min(options) * t));
+}
+
+static double vp_time(const dm_scheduler_options *options, double sigma) {
+    const double d = vp_beta_d(options), min = vp_beta_min(options);
+    return (sqrt(min * min + 2 * d * log1p(sigma * sigma)) - min) / d;
+}
+
 /* Continued fraction of the incomplete beta function, by Lentz's method (Press et al., Numerical
  * Recipes, 6.4). */
 static double beta_fraction(double a, double b, double x) {
@@ -106,6 +142,10 @@ double dmi_sigma_of(const dm_scheduler_options *options, double highest, double 
     case DM_SIGMAS_POLYEXPONENTIAL: {
         const double from_end = pow(1.0 - ramp, rho > 0 ? rho : 1.0);
         return exp(log(lowest) + from_end * (log(highest) - log(lowest)));
+    }
+    case DM_SIGMAS_VP: {
+        const double from = vp_time(options, highest);
+        return dmi_vp_sigma(options, from + ramp * (vp_time(options, lowest) - from));
     }
     case DM_SIGMAS_BETA:
         return lowest + dmi_beta_quantile(1.0 - ramp, 0.6) * (highest - lowest);

@@ -268,6 +268,10 @@ dm_status dmi_algorithm_check(const dm_scheduler_options *options) {
     if (!(processes >> process & 1))
         return dmi_fail(DM_ERROR_UNSUPPORTED, "options.process: %s has no form for the process %s",
                         algorithm->name, dm_process_name(process));
+    if (process != DM_PROCESS_DISCRETE && options->sigma_schedule == DM_SIGMAS_LOG_TIMESTEPS)
+        return dmi_fail(DM_ERROR_UNSUPPORTED,
+                        "options.sigma_schedule: log_timesteps are of the discrete process, got %s",
+                        dm_process_name(process));
     if (options->solver_order < 0 ||
         (algorithm->max_order > 0 && options->solver_order > algorithm->max_order))
         return dmi_fail(DM_ERROR_UNSUPPORTED, "options.solver_order: expected 0..%d with %s, got %d",

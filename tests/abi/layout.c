@@ -223,7 +223,7 @@ _Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask")
 _Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
 _Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
 
-_Static_assert(sizeof(dm_scheduler_options) >= 360, "dm_scheduler_options");
+_Static_assert(sizeof(dm_scheduler_options) >= 376, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_scheduler_options, num_train_timesteps) == 4, "num_train_timesteps");
 _Static_assert(offsetof(dm_scheduler_options, beta_schedule) == 8, "beta_schedule");
@@ -281,6 +281,8 @@ _Static_assert(offsetof(dm_scheduler_options, adaptive_pcoeff) == 328, "adaptive
 _Static_assert(offsetof(dm_scheduler_options, adaptive_icoeff) == 336, "adaptive_icoeff");
 _Static_assert(offsetof(dm_scheduler_options, adaptive_dcoeff) == 344, "adaptive_dcoeff");
 _Static_assert(offsetof(dm_scheduler_options, adaptive_safety) == 352, "adaptive_safety");
+_Static_assert(offsetof(dm_scheduler_options, vp_beta_d) == 360, "vp_beta_d");
+_Static_assert(offsetof(dm_scheduler_options, vp_beta_min) == 368, "vp_beta_min");
 
 _Static_assert(sizeof(dm_sde_reverse_options) >= 16, "dm_sde_reverse_options");
 _Static_assert(offsetof(dm_sde_reverse_options, struct_size) == 0, "struct_size");
@@ -658,6 +660,8 @@ _Static_assert(DM_SIGMAS_POLYEXPONENTIAL == 4, "value");
 _Static_assert(DM_SIGMAS_BETA == 5, "value");
 _Static_assert(DM_SIGMAS_LU == 6, "value");
 _Static_assert(DM_SIGMAS_LOG_LINEAR == 7, "value");
+_Static_assert(DM_SIGMAS_VP == 8, "value");
+_Static_assert(DM_SIGMAS_LOG_TIMESTEPS == 9, "value");
 _Static_assert(DM_SOLVER_MIDPOINT == 1, "value");
 _Static_assert(DM_SOLVER_HEUN == 2, "value");
 _Static_assert(DM_SOLVER_BH1 == 3, "value");
@@ -928,6 +932,8 @@ dm_status dm_scheduler_undo_step(const dm_scheduler *scheduler, int32_t index, c
 dm_status dm_scheduler_noise(const dm_scheduler *scheduler, int32_t index, int64_t seed, dm_tensor *out);
 double dm_scheduler_time(const dm_scheduler *scheduler, int32_t index);
 double dm_scheduler_sigma(const dm_scheduler *scheduler, int32_t index);
+double dm_scheduler_sigma_to_t(const dm_scheduler *scheduler, double sigma, int32_t quantize);
+double dm_scheduler_t_to_sigma(const dm_scheduler *scheduler, double t);
 double dm_scheduler_init_noise_sigma(const dm_scheduler *scheduler);
 dm_status dm_scheduler_scale_input(const dm_scheduler *scheduler, int32_t index, const dm_tensor *sample, dm_tensor *out);
 dm_status dm_scheduler_step(const dm_scheduler *scheduler, int32_t index, const dm_tensor *model_output, const dm_tensor *sample, const dm_tensor *noise, dm_tensor *prev_sample, dm_tensor *x0_pred);

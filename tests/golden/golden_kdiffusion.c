@@ -49,6 +49,10 @@ static int denoise(golden *g, const char *model, const dm_tensor *x, double sigm
 /* The grid's formula from its name: karras, exponential, polyexponential, -rhoR, -Nn. */
 static int set_grid(golden *g, const char *name, const golden_array *sigmas, dm_scheduler_options *o) {
     const char *rho = strstr(name, "-rho");
+    if (strstr(name, "/vp")) { /* with its own ends */
+        o->sigma_schedule = DM_SIGMAS_VP;
+        return 1;
+    }
     o->sigma_max = sigmas->values[0];
     o->sigma_min = sigmas->values[sigmas->n - 2];
     o->rho = rho ? strtod(rho + strlen("-rho"), NULL) : 0;
@@ -88,6 +92,66 @@ static void check_grid(golden *g, const char *name) {
     if (create(g, &o, (int32_t)sigmas.n - 1, &scheduler))
         for (int32_t k = 0; k < (int32_t)sigmas.n && !golden_stopped(g); k++)
             golden_compare_one(g, "sigma", dm_scheduler_sigma(scheduler, k), sigmas.values[k], 1e-12, 1e-10);
+    dm_scheduler_destroy(scheduler);
+}
+
+/* ---- external: DiscreteEpsDDPMDenoiser ---- */
+
+/* D(x; sigma) is x0 of a step that begins at that noise level. */
+static void check_denoised(golden *g, const dm_scheduler_options *options, const golden_array *x,
+                           double sigma, const golden_array *expected) {
+    dm_scheduler_options o = *options;
+    dm_scheduler *scheduler = NULL;
+    dm_tensor sample = golden_tensor_of(g, DM_DTYPE_F32, x), input = golden_tensor_of(g, DM_DTYPE_F32, x);
+    dm_tensor prev = golden_tensor_of(g, DM_DTYPE_F32, x), x0 = golden_tensor_of(g, DM_DTYPE_F32, x);
+    o.sampler = DM_SAMPLER_EULER;
+    o.sigma_schedule = DM_SIGMAS_KARRAS;
+    o.sigma_max = sigma;
+    o.sigma_min = sigma / 2;
+    if (create(g, &o, 1, &scheduler) &&
+        golden_ok(g, dm_scheduler_scale_input(scheduler, 0, &sample, &input), "dm_scheduler_scale_input")) {
+        const double t = dm_scheduler_time(scheduler, 0);
+        float *eps = input.data;
+        for (int64_t i = 0; i < x->n; i++)
+            eps[i] = (float)(tanh(0.7 * (double)eps[i]) + 0.1 * sin(t / 100)); /* metadata: model */
+        golden_ok(g, dm_scheduler_step(scheduler, 0, &input, &sample, NULL, &prev, &x0), "dm_scheduler_step");
+        golden_compare_tensor(g, "denoised", &x0, expected, 1e-5 * fmax(1, golden_max_abs(expected)), 0);
+    }
+    dm_scheduler_destroy(scheduler);
+}
+
+static void check_external(golden *g) {
+    dm_scheduler_options o = options_for(DM_SAMPLER_EULER);
+    dm_scheduler *scheduler = NULL;
+    golden_array sigma, to_t, quantized, t, to_sigma, grid, x, denoised;
+    o.process = DM_PROCESS_DISCRETE;
+    o.prediction_type = DM_PREDICTION_EPSILON;
+    o.beta_schedule = DM_BETA_SCHEDULE_SCALED_LINEAR;
+    o.beta_start = 0.00085;
+    o.beta_end = 0.012;
+    o.sigma_schedule = DM_SIGMAS_LOG_TIMESTEPS;
+    if (!golden_get(g, &sigma, "external/sigma") || !golden_get(g, &to_t, "external/sigma_to_t") ||
+        !golden_get(g, &quantized, "external/sigma_to_t_quantized") || !golden_get(g, &t, "external/t") ||
+        !golden_get(g, &to_sigma, "external/t_to_sigma") || !golden_get(g, &grid, "external/get_sigmas10") ||
+        !golden_get(g, &x, "external/x") || !golden_get(g, &denoised, "external/denoised"))
+        return;
+    if (create(g, &o, (int32_t)grid.n - 1, &scheduler)) {
+        for (int64_t i = 0; i < sigma.n; i++) {
+            golden_compare_one(g, "sigma_to_t", dm_scheduler_sigma_to_t(scheduler, sigma.values[i], 0),
+                               to_t.values[i], 1e-9, 1e-10);
+            golden_compare_exact(g, "sigma_to_t, quantized",
+                                 dm_scheduler_sigma_to_t(scheduler, sigma.values[i], 1), quantized.values[i]);
+        }
+        for (int64_t i = 0; i < t.n; i++) /* the reference has t and its weights in single precision */
+            golden_compare_one(g, "t_to_sigma", dm_scheduler_t_to_sigma(scheduler, t.values[i]),
+                               to_sigma.values[i], 0, 2e-7);
+        for (int32_t k = 0; k < (int32_t)grid.n; k++)
+            golden_compare_one(g, "get_sigmas", dm_scheduler_sigma(scheduler, k), grid.values[k], 0, 1e-10);
+        for (int64_t i = 0; i < sigma.n && !golden_stopped(g); i++) {
+            const golden_array row = golden_row(&x, i), expected = golden_row(&denoised, i);
+            check_denoised(g, &o, &row, sigma.values[i], &expected);
+        }
+    }
     dm_scheduler_destroy(scheduler);
 }
 
@@ -239,6 +303,10 @@ void golden_kdiffusion(golden *g) {
             golden_end(g);
         }
         cJSON_Delete(json);
+    }
+    if (golden_has(g, "external/sigma") && golden_begin(g, "external")) {
+        check_external(g);
+        golden_end(g);
     }
     for (int32_t i = 0; i < dm_safetensors_count(g->file); i++) {
         const char *name = dm_safetensors_name(g->file, i);

@@ -246,6 +246,57 @@ static void test_beta_quantile(void **state) {
     }
 }
 
+/* sigma_to_t and t_to_sigma invert each other, through the timesteps' own noise levels; so does the grid. */
+static void test_sigmas_and_timesteps(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_EULER;
+    options.sigma_schedule = DM_SIGMAS_LOG_TIMESTEPS;
+    dm_scheduler *s = make(&options);
+    for (double t = 0; t <= 999; t += 0.25) {
+        const double sigma = dm_scheduler_t_to_sigma(s, t);
+        assert_near(dm_scheduler_sigma_to_t(s, sigma, 0), t, 1e-8);
+        if (t == floor(t)) assert_near(sigma, dmi_ratio_at(s, (int32_t)t), 1e-12 * sigma);
+        if (t - floor(t) != 0.5) assert_true(dm_scheduler_sigma_to_t(s, sigma, 1) == rint(t));
+    }
+    assert_true(dm_scheduler_sigma_to_t(s, 1e-9, 0) == 0 && dm_scheduler_sigma_to_t(s, 1e9, 0) == 999);
+    assert_true(isnan(dm_scheduler_sigma_to_t(s, 0, 0)) && isnan(dm_scheduler_sigma_to_t(NULL, 1, 0)));
+    assert_true(isnan(dm_scheduler_t_to_sigma(s, 999.5)) && isnan(dm_scheduler_t_to_sigma(s, -1)));
+    assert_true(isnan(dm_scheduler_t_to_sigma(NULL, 1)));
+    assert_int_equal(dm_scheduler_set_timesteps(s, 1), DM_OK);
+    assert_true(dm_scheduler_time(s, 0) == 999);
+    assert_int_equal(dm_scheduler_set_timesteps(s, 8), DM_OK);
+    for (int32_t k = 0; k < 8; k++) {
+        assert_near(dm_scheduler_time(s, k), 999 * (7 - k) / 7.0, 1e-9);
+        assert_near(dm_scheduler_sigma(s, k), dm_scheduler_t_to_sigma(s, dm_scheduler_time(s, k)), 1e-12);
+    }
+    dm_scheduler_destroy(s);
+    options.process = DM_PROCESS_VE;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_UNSUPPORTED, "log_timesteps");
+}
+
+/* The time of the VP process falls in equal steps, between the ends that are given. */
+static void test_vp_sigmas(void **state) {
+    (void)state;
+    dm_scheduler_options options = exploding(DM_SAMPLER_EULER);
+    options.sigma_schedule = DM_SIGMAS_VP;
+    options.vp_beta_d = 8;
+    options.vp_beta_min = 0.5;
+    dm_scheduler *s = make(&options);
+    double t[6];
+    assert_int_equal(dm_scheduler_set_timesteps(s, 6), DM_OK);
+    for (int32_t k = 0; k < 6; k++) {
+        const double l = log1p(pow(dm_scheduler_sigma(s, k), 2));
+        t[k] = (sqrt(0.25 + 16 * l) - 0.5) / 8; /* 4 t^2 + t / 2 = l */
+        if (k > 1) assert_near(t[k] - t[k - 1], t[1] - t[0], 1e-9);
+    }
+    assert_near(dm_scheduler_sigma(s, 0), 10, 1e-12);
+    assert_near(dm_scheduler_sigma(s, 5), 0.01, 1e-12);
+    dm_scheduler_destroy(s);
+    options.vp_beta_d = -1;
+    assert_fails(dm_scheduler_create(NULL, &options, &s), DM_ERROR_INVALID_ARGUMENT, "vp_beta_d");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_orders_of_convergence),
@@ -254,6 +305,8 @@ int main(void) {
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_thresholding),
         cmocka_unit_test(test_beta_quantile),
+        cmocka_unit_test(test_sigmas_and_timesteps),
+        cmocka_unit_test(test_vp_sigmas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,7 @@ CUT = {
                           r"|step|loop|p/(x|noise|t|betas|[A-Z_]+-LEARNED_RANGE-)|loss/.*-(EPSILON|PREVIOUS_X)-|nll|kl|bpd|resample"
                           r"|sd3|flow",
     "edm": r"edm/loss",
-    "kdiffusion": r"x_init$|sigmas/(karras|exponential|polyexponential-rho0\.7)-N10$|euler-s_churn.*-karras-tanh(/|$)"
+    "kdiffusion": r"x_init$|external(/|$)|sigmas/(vp|karras|exponential|polyexponential-rho0\.7)-N10$|euler-s_churn.*-karras-tanh(/|$)"
                   r"|(euler_ancestral-eta0\.5|heun|dpm_2_ancestral.*|dpmpp_2s_ancestral.*|dpmpp_sde.*)-karras-gauss(/|$)"
                   r"|(dpmpp_2m_sde.*heun|dpmpp_3m_sde-eta0\.4)-karras-tanh(/|$)|dpm_(fast|adaptive)-eta0\.7-tanh(/|$)",
     "torchsde": r"(?!adjoint/|.*/(grad_\w+|cotangent)$)",
