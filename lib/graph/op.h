@@ -146,6 +146,10 @@ enum { DMI_PASS_IN0 = 32, DMI_PASS_IN1 = 64, DMI_PASS_IN2 = 128 };
  * right before the first backward that reads it. It then has to give the same bits. */
 enum { DMI_RECOMPUTE = 256 };
 
+/* Backward has read in[0] for the last time before it writes there: where nobody reads the value later, and
+ * din[0] is not added to, the plan makes din[0] == in[0]. */
+enum { DMI_OVERWRITE_IN0 = 16384 };
+
 /* JOIN: the output is the inputs side by side along the channels. The plan may put an input's value where it
  * stands in the output, when all that touch it can leave room between pixels (in_ld, out_ld), forward and
  * backward: STRIDED. Gradients are always dense. */
@@ -168,7 +172,7 @@ typedef struct dmi_op {
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
     void (*backward)(const dmi_call *call);
-    int keep;           /* DMI_KEEP_*: values that backward reads; DMI_PASS_*, DMI_RECOMPUTE, DMI_STRIDED_* */
+    int keep; /* DMI_KEEP_*: values that backward reads; DMI_PASS_*, DMI_RECOMPUTE, DMI_OVERWRITE_IN0, ... */
     int differentiable; /* bit i: input i has a gradient */
 } dmi_op;
 

@@ -22,6 +22,7 @@ typedef struct planner {
     interval *intervals;
     int32_t count;
     int32_t *gradient_interval; /* [node] that owns a gradient */
+    int32_t *value_interval;    /* [node]: of the life that ends in backward, -1: none */
     char *passed;               /* [node]: its gradient's buffer has been handed on */
 } planner;
 
@@ -184,11 +185,14 @@ static void want_value(planner *p, int32_t n, const dmi_op_sizes *sizes) {
     reads r = reads_of(p, n);
     int32_t begin = p->net->nodes[n].op == DMI_OP_INPUT ? 0 : n;
     np->value = np->again = np->scratch_again = DMI_NOWHERE;
+    p->value_interval[n] = -1;
     if (np->home != n) return;
     if (is_joined(p, n)) join_lives(p, n, &r, &begin);
     const size_t bytes = value_bytes(p, np->shape);
     const int32_t again = np->again_at >= 0 ? r.first : -1;
+    p->value_interval[n] = p->count;
     want(p, &np->value, bytes, begin, again < 0 && r.last > r.forward ? r.last : r.forward);
+    if (again >= 0) p->value_interval[n] = p->count;
     want(p, &np->again, again < 0 ? 0 : bytes, again, r.last);
     want(p, &np->scratch_again, again < 0 ? 0 : sizes->scratch_forward, again, again);
 }
@@ -209,6 +213,18 @@ static void pass_gradient(planner *p, int32_t j, int i, int32_t n, int32_t end) 
     if (buffer->end < end) buffer->end = end;
 }
 
+/* Gradient n takes over the buffer of value n, when its first writer, at `begin`, is the value's last reader
+ * and lets it. */
+static void overwrite_value(planner *p, int32_t writer, int i, int32_t n, int32_t begin, int32_t end) {
+    dmi_node_plan *np = &p->plan->nodes[n];
+    const int32_t buffer = p->value_interval[n];
+    if (i != 0 || !(row_of(p, writer)->keep & DMI_OVERWRITE_IN0) || buffer < 0 || is_joined(p, n)) return;
+    if (np->gradient_owner != n || p->intervals[buffer].end != begin) return;
+    np->overwrites = 1;
+    p->intervals[buffer].end = end;
+    p->gradient_interval[n] = buffer;
+}
+
 /* Gradient n lives from the first writer in backward order to its own node. The first writer sets, the others
  * add. */
 static void want_gradient(planner *p, int32_t n) {
@@ -226,10 +242,11 @@ static void want_gradient(planner *p, int32_t n) {
             if (begin >= 0) continue;
             begin = backward_time(p, j);
             pass_gradient(p, j, i, n, end);
+            overwrite_value(p, j, i, n, begin, end);
         }
     if (begin < 0) return;
     np->has_gradient = 1;
-    if (np->gradient_owner != n) return;
+    if (np->gradient_owner != n || np->overwrites) return;
     p->gradient_interval[n] = p->count;
     want(p, &np->gradient, value_bytes(p, np->shape), begin, end);
 }
@@ -298,8 +315,9 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);
     p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 7, sizeof *p.intervals);
     p.gradient_interval = dmi_alloc_array(net->context, (size_t)net->num_nodes, sizeof *p.gradient_interval);
+    p.value_interval = dmi_alloc_array(net->context, (size_t)net->num_nodes, sizeof *p.value_interval);
     p.passed = dmi_calloc(net->context, (size_t)net->num_nodes);
-    if (!plan->nodes || !p.intervals || !p.gradient_interval || !p.passed) {
+    if (!plan->nodes || !p.intervals || !p.gradient_interval || !p.value_interval || !p.passed) {
         status = dm_last_status();
         goto done;
     }
@@ -315,6 +333,10 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
     }
     for (int32_t n = 0; n < net->num_nodes; n++) {
         dmi_node_plan *np = &plan->nodes[n];
+        if (np->overwrites) np->gradient = np->again_at >= 0 ? np->again : np->value;
+    }
+    for (int32_t n = 0; n < net->num_nodes; n++) {
+        dmi_node_plan *np = &plan->nodes[n];
         if (np->has_gradient) np->gradient = plan->nodes[np->gradient_owner].gradient;
         if (np->home != n)
             np->value = plan->nodes[np->home].value + (size_t)(np->home_c * dm_dtype_size(dtype));
@@ -322,6 +344,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
 done:
     dmi_free(net->context, p.intervals);
     dmi_free(net->context, p.gradient_interval);
+    dmi_free(net->context, p.value_interval);
     dmi_free(net->context, p.passed);
     if (status) dmi_plan_destroy(net, plan);
     return status;

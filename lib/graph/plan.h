@@ -31,6 +31,7 @@ typedef struct dmi_node_plan {
     int has_gradient;   /* and the output depends on it */
     int32_t home; /* node in whose buffer the value lies, itself or a DMI_JOIN, from channel home_c on */
     int64_t home_c;
+    int overwrites;                  /* its gradient lies where its value was */
     int32_t gradient_owner;          /* node whose gradient's buffer this is, itself or a later one */
     int accumulate[DMI_NODE_INPUTS]; /* backward adds to the input's gradient: another node wrote it before */
 } dmi_node_plan;

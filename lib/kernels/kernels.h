@@ -96,7 +96,8 @@ typedef struct DMI_R(dmi_kernels) {
      * backward: the mean, what its rounding lost (x - mean cancels where the variance is small), rstd. */
     void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                const real *residual, real *y, real *mean_rstd, void *scratch);
-    /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. Overwrites dy. */
+    /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. Overwrites dy, by what
+     * is also the residual's gradient: dresidual may be dy. Without accumulation dx may be x. */
     void (*group_norm_backward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const real *x,
                                 const real *y, const real *mean_rstd, real *dy, real *dx, int accumulate_dx,
                                 real *dresidual, int accumulate_dresidual, real *dgamma, real *dbeta,

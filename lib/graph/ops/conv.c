@@ -139,7 +139,7 @@ static void backward(const dmi_call *call) {
     if (call->din[2] && call->din[2] != call->dout)
         k->copy(call->context, call->batch * pixels * conv.out_c, call->dout, call->din[2],
                 call->accumulate[2]);
-    if (call->dparam[0])
+    if (call->dparam[0]) /* reads in[0], which may be din[0] */
         k->conv_backward_weight(call->context, &conv, call->in[0], call->in_ld[0], call->dout, conv.out_c,
                                 call->dparam[0], call->scratch);
     if (call->din[0]) {
@@ -151,8 +151,8 @@ static void backward(const dmi_call *call) {
 }
 
 enum {
-    KEEP =
-        DMI_KEEP_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2 | DMI_STRIDED_IN0 | DMI_STRIDED_IN2 | DMI_STRIDED_OUT
+    KEEP = DMI_KEEP_IN0 | DMI_OVERWRITE_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2 | DMI_STRIDED_IN0 |
+           DMI_STRIDED_IN2 | DMI_STRIDED_OUT
 };
 
 const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward, KEEP, 7);

@@ -57,6 +57,6 @@ static void backward(const dmi_call *call) {
 
 const dmi_op DMI_R(dmi_op_group_norm) = DMI_OP_ROW("group_norm", infer, sizes, dmi_no_pack, forward, backward,
                                                    DMI_KEEP_IN0 | DMI_KEEP_IN2 | DMI_KEEP_ACTIVATED |
-                                                       DMI_RECOMPUTE | DMI_STRIDED_IN0 | DMI_STRIDED_IN1 |
-                                                       DMI_STRIDED_OUT,
+                                                       DMI_PASS_IN1 | DMI_OVERWRITE_IN0 | DMI_RECOMPUTE |
+                                                       DMI_STRIDED_IN0 | DMI_STRIDED_IN1 | DMI_STRIDED_OUT,
                                                    7);

@@ -315,7 +315,7 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
     else
         sum_gradients(&w, norm, x, y, dy, DMI_ACT_NONE);
     memcpy(sums, w.sum1, (size_t)(2 * c) * sizeof *sums);
-    if (job->dresidual) residual_gradient(job, first);
+    if (job->dresidual && job->dresidual != job->dy) residual_gradient(job, first);
     if (!job->dx) return;
     for (int64_t i = 0; i < c; i++) {
         w.sum1[i] *= (double)w.gamma[i];
