@@ -38,9 +38,10 @@ static struct {
     /* step */
     int32_t batch, accumulation;
     const char *optimizer, *lr_schedule;
-    double lr, beta1, beta2, epsilon, weight_decay, momentum, clip, ema, lr_gamma, lr_min, label_dropout;
+    double lr, beta1, beta2, epsilon, weight_decay, momentum, clip, ema, lr_gamma, lr_min, lr_power,
+        label_dropout;
     bool amsgrad, nesterov;
-    int64_t warmup, lr_step;
+    int64_t warmup, lr_step, lr_cycles;
     /* process and loss */
     objective objective;
     int32_t T;
@@ -66,6 +67,8 @@ static struct {
        .lr_gamma = 0.1,
        .label_dropout = 0.1,
        .lr_step = 1000,
+       .lr_cycles = 1,
+       .lr_power = 1,
        .objective = OBJECTIVE_DEFAULTS,
        .T = 1000,
        .channels = {3, {64, 128, 256}},
@@ -83,11 +86,14 @@ static const args_option options[] = {
     NUMBER("accumulation", &o.accumulation, 1, 1000000, "batches an optimizer step"),
     CHOICE("optimizer", &o.optimizer, "adam|adamw|sgd", "optimizer"),
     NUMBER("lr", &o.lr, 0, 100, "learning rate"),
-    CHOICE("lr-schedule", &o.lr_schedule, "constant|linear|step|cosine", "how it changes"),
+    CHOICE("lr-schedule", &o.lr_schedule,
+           "constant|linear|step|cosine|cosine_restarts|polynomial|exponential", "how it changes"),
     NUMBER("warmup", &o.warmup, 0, 1e12, "steps in which it rises from 0"),
     NUMBER("lr-step", &o.lr_step, 1, 1e12, "steps between two drops of \"step\""),
-    NUMBER("lr-gamma", &o.lr_gamma, 0, 1, "factor of a drop"),
-    NUMBER("lr-min", &o.lr_min, 0, 100, "end of \"cosine\""),
+    NUMBER("lr-gamma", &o.lr_gamma, 0, 1, "factor of a drop, or of a step of \"exponential\""),
+    NUMBER("lr-min", &o.lr_min, 0, 100, "end of \"cosine\", \"cosine_restarts\" and \"polynomial\""),
+    NUMBER("lr-cycles", &o.lr_cycles, 1, 1000000, "cosines of \"cosine_restarts\""),
+    NUMBER("lr-power", &o.lr_power, 0.001, 100, "of \"polynomial\""),
     NUMBER("beta1", &o.beta1, 0, 1, "of adam and adamw"),
     NUMBER("beta2", &o.beta2, 0, 1, "of adam and adamw"),
     NUMBER("epsilon", &o.epsilon, 0, 1, "of adam and adamw"),
@@ -256,6 +262,8 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     training.lr_step_size = o.lr_step;
     training.lr_gamma = o.lr_gamma;
     training.lr_min = o.lr_min;
+    training.lr_cycles = o.lr_cycles;
+    training.lr_power = o.lr_power;
     training.progress = on_progress;
     training.progress_user = r;
     training.validation = validation;

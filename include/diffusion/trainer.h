@@ -187,9 +187,14 @@ typedef int32_t dm_lr_schedule;
 #define DM_LR_CONSTANT 1 /**< not at all */
 #define DM_LR_LINEAR   2 /**< linearly to 0 at total_steps */
 #define DM_LR_STEP     3 /**< times lr_gamma every lr_step_size steps */
-#define DM_LR_COSINE                                                                                         \
-    4 /**< half a cosine to lr_min at total_steps (Loshchilov and Hutter 2017, eq. 5); then it rises again   \
-       */
+/** half a cosine to lr_min at total_steps (Loshchilov and Hutter 2017, eq. 5); then it rises again */
+#define DM_LR_COSINE 4
+/** lr_cycles such halves, each from the full rate, to lr_min at total_steps (their warm restarts); then
+ * lr_min */
+#define DM_LR_COSINE_RESTARTS 5
+#define DM_LR_POLYNOMIAL      6 /**< to lr_min at total_steps, by the power lr_power of what is left of them */
+#define DM_LR_MULTISTEP       7 /**< times lr_gamma at each of lr_milestones */
+#define DM_LR_EXPONENTIAL     8 /**< times lr_gamma every step */
 
 /** What the progress callback of dm_trainer_fit() sees. */
 typedef struct dm_train_progress {
@@ -240,10 +245,11 @@ typedef struct dm_trainer_options {
     dm_lr_schedule lr_schedule;            /**< default DM_LR_CONSTANT */
     int64_t warmup_steps; /**< the rate grows linearly from 0 in so many steps, then the schedule begins;
                              default 0 */
-    int64_t total_steps;  /**< at which LINEAR and COSINE end; default 0: at the end of fit() */
+    int64_t total_steps;  /**< at which LINEAR, COSINE, COSINE_RESTARTS and POLYNOMIAL end; default 0: at
+                             the end of fit() */
     int64_t lr_step_size; /**< of STEP, >= 1; default 0 */
-    double lr_gamma;      /**< of STEP; default 0.1 */
-    double lr_min;        /**< of COSINE; default 0 */
+    double lr_gamma;      /**< of STEP, MULTISTEP and EXPONENTIAL; default 0.1 */
+    double lr_min;        /**< of COSINE, COSINE_RESTARTS and POLYNOMIAL; default 0 */
     dm_train_progress_fn progress; /**< NULL: none */
     void *progress_user;           /**< passed to progress */
     dm_dataset *validation;        /**< held-out images, borrowed, outlives the trainer; NULL: none */
@@ -254,17 +260,21 @@ typedef struct dm_trainer_options {
                                       checkpoint_every steps; copied */
     int64_t checkpoint_every;      /**< steps; default 0: not in between */
     dm_objective objective;        /**< default 0: DM_OBJECTIVE_DENOISE */
-    int32_t importance_sampling; /**< 1: timesteps by dm_timestep_sampler, of DM_PROCESS_DISCRETE; default 0:
-                                    uniform */
-    const dm_loss_options *loss; /**< of DM_PROCESS_DISCRETE; read by create; NULL: mean squared error */
-    const dm_edm_options *edm;   /**< noise levels and weights of DM_PROCESS_EDM and VE; read by create; its
-                                    preconditioning is the process's; NULL: defaults */
-    const dm_flow_options *flow; /**< noise levels and weights of DM_PROCESS_FLOW; read by create; NULL:
-                                    defaults */
-    double importance_uniform;   /**< share of the uniform distribution, (0, 1]; default 0: 0.001 */
-    double label_smoothing;      /**< of CLASSIFY, 0..1; default 0 */
-    int32_t importance_history;  /**< losses kept of a timestep, 1..1000; default 0: 10 */
-    int32_t reserved2;           /**< zero */
+    int32_t importance_sampling;  /**< 1: timesteps by dm_timestep_sampler, of DM_PROCESS_DISCRETE; default 0:
+                                     uniform */
+    const dm_loss_options *loss;  /**< of DM_PROCESS_DISCRETE; read by create; NULL: mean squared error */
+    const dm_edm_options *edm;    /**< noise levels and weights of DM_PROCESS_EDM and VE; read by create; its
+                                     preconditioning is the process's; NULL: defaults */
+    const dm_flow_options *flow;  /**< noise levels and weights of DM_PROCESS_FLOW; read by create; NULL:
+                                     defaults */
+    double importance_uniform;    /**< share of the uniform distribution, (0, 1]; default 0: 0.001 */
+    double label_smoothing;       /**< of CLASSIFY, 0..1; default 0 */
+    int32_t importance_history;   /**< losses kept of a timestep, 1..1000; default 0: 10 */
+    int32_t num_lr_milestones;    /**< of MULTISTEP, 0..32; default 0 */
+    const int64_t *lr_milestones; /**< of MULTISTEP, [num_lr_milestones] steps after the warm-up, >= 0,
+                                     ascending; one that stands there twice counts twice; copied by create */
+    int64_t lr_cycles;            /**< of COSINE_RESTARTS, >= 1; default 0: 1 */
+    double lr_power;              /**< of POLYNOMIAL, > 0; default 0: 1 */
 } dm_trainer_options;
 
 /** Fills `options` with the defaults.
@@ -278,14 +288,18 @@ DM_API void dm_trainer_options_init(dm_trainer_options *options, uint32_t struct
  *
  *  With w = warmup_steps, T = total_steps, lr = optimizer->learning_rate: lr step / w below w; then LINEAR
  *  lr (T - step) / (T - w), STEP lr lr_gamma^floor((step - w) / lr_step_size),
- *  COSINE lr_min + (lr - lr_min) (1 + cos(pi (step - w) / (T - w))) / 2.
- *  @param options NULL for the defaults; LINEAR and COSINE need total_steps > 0
+ *  COSINE lr_min + (lr - lr_min) (1 + cos(pi u)) / 2 with u = (step - w) / (T - w), COSINE_RESTARTS the same
+ * with the fraction of lr_cycles u in place of u and lr_min from T on, POLYNOMIAL lr_min + (lr - lr_min) (1 -
+ *  u)^lr_power and lr_min from T on, MULTISTEP lr lr_gamma^(milestones <= step - w), EXPONENTIAL lr
+ *  lr_gamma^(step - w): the formulas of the diffusers package's schedules with warm-up and of PyTorch's.
+ *  @param options NULL for the defaults; LINEAR, COSINE, COSINE_RESTARTS and POLYNOMIAL need total_steps > 0
  *  @param step steps done before it, >= 0
  *  @param learning_rate [out] the rate
  *  Errors: INVALID_ARGUMENT, VERSION. Threads: any. Cost: O(1). Since: 0.1 */
 DM_API dm_status dm_lr_schedule_value(const dm_trainer_options *options, int64_t step, double *learning_rate);
-/** Name of a schedule: "constant", "linear", "step", "cosine". @return static string, NULL for a value that
- * is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+/** Name of a schedule: "constant", "linear", "step", "cosine", "cosine_restarts", "polynomial", "multistep",
+ * "exponential". @return static string, NULL for a value that is none. Errors: none. Threads: any. Cost:
+ * O(1). Since: 0.1 */
 DM_API const char *dm_lr_schedule_name(dm_lr_schedule value);
 /** Schedule of a name. @return DM_LR_*, 0 when there is none of that name or it is NULL.
  *  Errors: none. Threads: any. Cost: O(1). Since: 0.1 */

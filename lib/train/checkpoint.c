@@ -129,6 +129,27 @@ done:
     return status;
 }
 
+/* What the schedule reads. */
+static dm_status add_schedule(dmi_file_builder *file, const dm_trainer_options *o) {
+    dm_status status = DM_OK;
+    const dm_lr_schedule schedule = o->lr_schedule;
+    char milestones[DMI_MILESTONES_MAX * 24] = "";
+    int length = 0;
+    if (schedule == DM_LR_STEP) DM_TRY(add_integer(file, "options.lr_step_size", o->lr_step_size));
+    if (schedule == DM_LR_STEP || schedule == DM_LR_MULTISTEP || schedule == DM_LR_EXPONENTIAL)
+        DM_TRY(add_double(file, "options.lr_gamma", o->lr_gamma));
+    if (schedule == DM_LR_COSINE || schedule == DM_LR_COSINE_RESTARTS || schedule == DM_LR_POLYNOMIAL)
+        DM_TRY(add_double(file, "options.lr_min", o->lr_min));
+    if (schedule == DM_LR_COSINE_RESTARTS) DM_TRY(add_integer(file, "options.lr_cycles", o->lr_cycles));
+    if (schedule == DM_LR_POLYNOMIAL) DM_TRY(add_double(file, "options.lr_power", o->lr_power));
+    for (int32_t i = 0; i < o->num_lr_milestones; i++)
+        length += snprintf(milestones + length, sizeof milestones - (size_t)length, "%s%" PRId64,
+                           i > 0 ? "," : "", o->lr_milestones[i]);
+    if (schedule == DM_LR_MULTISTEP) DM_TRY(dmi_file_pair(file, "options.lr_milestones", "%s", milestones));
+done:
+    return status;
+}
+
 /* Everything that the numbers of the next step depend on, besides the state. */
 static dm_status add_options(dmi_file_builder *file, const dm_trainer *trainer) {
     dm_status status = DM_OK;
@@ -142,9 +163,7 @@ static dm_status add_options(dmi_file_builder *file, const dm_trainer *trainer) 
     DM_TRY(dmi_file_pair(file, "options.lr_schedule", "%s", dm_lr_schedule_name(o->lr_schedule)));
     DM_TRY(add_integer(file, "options.warmup_steps", o->warmup_steps));
     DM_TRY(add_integer(file, "options.total_steps", o->total_steps));
-    if (o->lr_schedule == DM_LR_STEP) DM_TRY(add_integer(file, "options.lr_step_size", o->lr_step_size));
-    if (o->lr_schedule == DM_LR_STEP) DM_TRY(add_double(file, "options.lr_gamma", o->lr_gamma));
-    if (o->lr_schedule == DM_LR_COSINE) DM_TRY(add_double(file, "options.lr_min", o->lr_min));
+    DM_TRY(add_schedule(file, o));
     DM_TRY(add_optimizer_options(file, &trainer->optimizer->options));
     if (trainer->scheduler != NULL) {
         const dm_prediction_type prediction = dm_scheduler_prediction_type(trainer->scheduler);

@@ -116,7 +116,7 @@ done:
 static dm_status find_total_steps(const dm_trainer *trainer, int64_t *total_steps) {
     const dm_trainer_options *o = &trainer->options;
     *total_steps = o->total_steps != 0 ? o->total_steps : trainer->fit_steps;
-    if (*total_steps != 0 || (o->lr_schedule != DM_LR_LINEAR && o->lr_schedule != DM_LR_COSINE)) return DM_OK;
+    if (*total_steps != 0 || !dmi_lr_needs_total(o->lr_schedule)) return DM_OK;
     return dmi_fail(DM_ERROR_STATE,
                     "options.total_steps: expected a number > 0 with the schedule %s outside of "
                     "dm_trainer_fit(), got 0",

@@ -64,18 +64,23 @@ void dmi_dataset_read(const dm_dataset *data, int64_t start, dm_tensor *x0, dm_t
 /* ---- learning rate ---- */
 dm_status dmi_lr_check(const dm_trainer_options *options);
 /* Learning rate of optimizer step `step` (0-based); total: end of the decay. */
+/* Whether the schedule ends at a step that has to be known. */
+int dmi_lr_needs_total(dm_lr_schedule schedule);
 double dmi_lr_at(const dm_trainer_options *options, double base, int64_t step, int64_t total);
 
 /* ---- trainer ---- */
 enum { DMI_MESSAGE_SIZE = 512 };
 
+enum { DMI_MILESTONES_MAX = 32 };
+
 struct dm_trainer {
     dm_context *context;
-    dm_net *net;                /* borrowed */
-    dm_scheduler *scheduler;    /* a copy; NULL: a classifier of clean images */
-    dmi_objective objective;    /* with the options loss, edm and flow */
-    dm_trainer_options options; /* optimizer, checkpoint_path, loss, edm and flow NULL */
-    char *checkpoint_path;      /* NULL: none */
+    dm_net *net;                               /* borrowed */
+    dm_scheduler *scheduler;                   /* a copy; NULL: a classifier of clean images */
+    dmi_objective objective;                   /* with the options loss, edm and flow */
+    dm_trainer_options options;                /* optimizer, checkpoint_path, loss, edm and flow NULL */
+    int64_t lr_milestones[DMI_MILESTONES_MAX]; /* where those of the options point */
+    char *checkpoint_path;                     /* NULL: none */
     dm_session *session;
     dm_optimizer *optimizer;
     int64_t numel;                  /* of a sample */

@@ -146,6 +146,8 @@ static dm_status take_options(dm_trainer *trainer, const dm_scheduler *scheduler
     trainer->options = known;
     trainer->options.checkpoint_path = NULL;
     trainer->options.optimizer = NULL;
+    for (int32_t i = 0; i < known.num_lr_milestones; i++) trainer->lr_milestones[i] = known.lr_milestones[i];
+    trainer->options.lr_milestones = trainer->lr_milestones;
     trainer->options.loss = NULL;
     trainer->options.edm = NULL;
     trainer->options.flow = NULL;

@@ -252,8 +252,9 @@ static int note_number(const char *note, const char *before, double *number) {
 }
 
 static int read_schedule(golden *g, const cJSON *json, const char *name, dm_trainer_options *o) {
-    const char *note = golden_text(json, "note", "");
-    double size = 0;
+    static int64_t milestones[3];
+    const char *note = golden_text(json, "note", ""), *multi = strstr(note, "MultiStepLR([");
+    double size = 0, first, second, third;
     dm_trainer_options_init(o, sizeof *o);
     o->warmup_steps = (int64_t)golden_number(json, "warmup", 0);
     if (strcmp(name, "constant_warmup") == 0) {
@@ -270,6 +271,22 @@ static int read_schedule(golden *g, const cJSON *json, const char *name, dm_trai
                                                    " StepLR(%lf,%lf)", &size, &o->lr_gamma) == 2) {
         o->lr_schedule = DM_LR_STEP;
         o->lr_step_size = (int64_t)size;
+        o->warmup_steps = 0;
+    } else if (strcmp(name, "cosine_restarts2_warmup") == 0 && note_number(note, "num_cycles=", &size)) {
+        o->lr_schedule = DM_LR_COSINE_RESTARTS;
+        o->lr_cycles = (int64_t)size;
+    } else if (strcmp(name, "polynomial_warmup") == 0 && note_number(note, "lr_end=", &o->lr_min) &&
+               note_number(note, "power=", &o->lr_power)) {
+        o->lr_schedule = DM_LR_POLYNOMIAL;
+    } else if (strcmp(name, "multistep") == 0 && multi &&
+               sscanf(multi, "MultiStepLR([%lf,%lf,%lf],%lf)", &first, &second, &third, &o->lr_gamma) == 4) {
+        milestones[0] = (int64_t)first, milestones[1] = (int64_t)second, milestones[2] = (int64_t)third;
+        o->lr_schedule = DM_LR_MULTISTEP;
+        o->lr_milestones = milestones;
+        o->num_lr_milestones = 3;
+        o->warmup_steps = 0;
+    } else if (strcmp(name, "exponential") == 0 && note_number(note, "ExponentialLR(", &o->lr_gamma)) {
+        o->lr_schedule = DM_LR_EXPONENTIAL;
         o->warmup_steps = 0;
     } else {
         golden_unsupported(g, "learning rate schedule \"%s\"", name);

@@ -128,6 +128,15 @@ static void use_sgd(rig *r) {
     r->options.lr_step_size = 3;
 }
 
+static void use_milestones(rig *r) {
+    static int64_t milestones[2];
+    milestones[0] = 2, milestones[1] = 6;
+    r->options.lr_schedule = DM_LR_MULTISTEP;
+    r->options.lr_milestones = milestones;
+    r->options.num_lr_milestones = 2;
+    r->options.lr_gamma = 0.3;
+}
+
 static void use_classes(rig *r) {
     r->optimizer.type = DM_OPTIMIZER_ADAMW;
     r->optimizer.weight_decay = 0.1;
@@ -138,6 +147,7 @@ static void use_classes(rig *r) {
 static void test_resume(void **state) {
     (void)state;
     check_resume(use_adam, 0, 5); /* at the end of an epoch */
+    check_resume(use_milestones, 0, 4);
     check_resume(use_adam, 0, 7);
     check_resume(use_adam, 0, 0);
     check_resume(use_sgd, 0, 4);

@@ -436,6 +436,51 @@ static void test_lr_values(void **state) {
     near(lr(DM_LR_LINEAR, 60, 50, 0, 60), 0.0);
 }
 
+/* Numbers of diffusers' schedules and PyTorch's MultiStepLR and ExponentialLR; warm-up before the latter,
+ * too. */
+static void test_lr_more_values(void **state) {
+    (void)state;
+    const int64_t milestones[] = {7, 20, 20};
+    dm_trainer_options o;
+    double value;
+    near(lr(DM_LR_COSINE_RESTARTS, 8, 50, 0, 10), 0.0009944154131125641); /* one cycle is the cosine */
+    near(lr(DM_LR_COSINE_RESTARTS, 8, 50, 2e-5, 50), 2e-5);
+    near(lr(DM_LR_COSINE_RESTARTS, 8, 50, 2e-5, 54), 2e-5);
+    near(lr(DM_LR_POLYNOMIAL, 8, 50, 0, 9), 0.0009761904761904762); /* power 1 is linear */
+    near(lr(DM_LR_POLYNOMIAL, 8, 50, 1e-6, 54), 1e-6);
+    near(lr(DM_LR_EXPONENTIAL, 0, 0, 0, 3), 1.25e-4);
+    near(lr(DM_LR_EXPONENTIAL, 8, 0, 0, 4), 5e-4);
+    near(lr(DM_LR_EXPONENTIAL, 8, 0, 0, 10), 2.5e-4);
+    near(lr(DM_LR_MULTISTEP, 0, 0, 0, 100), 1e-3);
+    dm_trainer_options_init(&o, sizeof o);
+    o.lr_schedule = DM_LR_MULTISTEP;
+    o.lr_gamma = 0.5;
+    o.lr_milestones = milestones;
+    o.num_lr_milestones = 3;
+    o.warmup_steps = 2;
+    static const int64_t steps[] = {8, 9, 21, 22, 90};
+    static const double rates[] = {1e-3, 5e-4, 5e-4, 1.25e-4, 1.25e-4};
+    for (int i = 0; i < 5; i++) {
+        OK(dm_lr_schedule_value(&o, steps[i], &value));
+        near(value, rates[i]);
+    }
+    o.lr_schedule = DM_LR_COSINE_RESTARTS;
+    o.lr_cycles = 2;
+    o.total_steps = 50;
+    o.warmup_steps = 8;
+    OK(dm_lr_schedule_value(&o, 28, &value));
+    near(value, 5.5845868874357386e-06);
+    OK(dm_lr_schedule_value(&o, 29, &value));
+    near(value, 1e-3);
+    o.lr_schedule = DM_LR_POLYNOMIAL;
+    o.lr_power = 2;
+    o.lr_min = 1e-6;
+    OK(dm_lr_schedule_value(&o, 10, &value));
+    near(value, 0.0009071224489795919);
+    for (dm_lr_schedule schedule = 1; schedule <= DM_LR_EXPONENTIAL; schedule++)
+        assert_int_equal(dm_lr_schedule_from_name(dm_lr_schedule_name(schedule)), schedule);
+}
+
 static void test_lr_errors(void **state) {
     (void)state;
     dm_trainer_options o;
@@ -449,7 +494,23 @@ static void test_lr_errors(void **state) {
     FAILS(DM_ERROR_INVALID_ARGUMENT, "options.total_steps", dm_lr_schedule_value(&o, 0, &value));
     o.lr_schedule = DM_LR_STEP;
     FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_step_size", dm_lr_schedule_value(&o, 0, &value));
-    o.lr_schedule = 5;
+    o.lr_schedule = DM_LR_POLYNOMIAL;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.total_steps", dm_lr_schedule_value(&o, 0, &value));
+    o.lr_power = -1;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_power", dm_lr_schedule_value(&o, 0, &value));
+    o.lr_power = 0;
+    o.lr_cycles = -1;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_cycles", dm_lr_schedule_value(&o, 0, &value));
+    o.lr_cycles = 0;
+    o.num_lr_milestones = 2;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_milestones", dm_lr_schedule_value(&o, 0, &value));
+    const int64_t descending[] = {5, 4};
+    o.lr_milestones = descending;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_milestones[1]", dm_lr_schedule_value(&o, 0, &value));
+    o.num_lr_milestones = 33;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "options.num_lr_milestones", dm_lr_schedule_value(&o, 0, &value));
+    o.num_lr_milestones = 0;
+    o.lr_schedule = DM_LR_EXPONENTIAL + 1;
     FAILS(DM_ERROR_INVALID_ARGUMENT, "options.lr_schedule", dm_lr_schedule_value(&o, 0, &value));
     o.lr_schedule = DM_LR_CONSTANT;
     o.warmup_steps = -1;
@@ -500,13 +561,13 @@ static void test_ema_warmup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ema_warmup),    cmocka_unit_test(test_adam),
-        cmocka_unit_test(test_adamw),         cmocka_unit_test(test_sgd),
-        cmocka_unit_test(test_clip),          cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_threads),       cmocka_unit_test(test_session),
-        cmocka_unit_test(test_copy_ema),      cmocka_unit_test(test_options),
-        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_lr_values),
-        cmocka_unit_test(test_lr_errors),
+        cmocka_unit_test(test_ema_warmup),     cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_adamw),          cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_clip),           cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_threads),        cmocka_unit_test(test_session),
+        cmocka_unit_test(test_copy_ema),       cmocka_unit_test(test_options),
+        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_lr_values),
+        cmocka_unit_test(test_lr_more_values), cmocka_unit_test(test_lr_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
