@@ -9,7 +9,7 @@
  *   others    docs/samplers.md
  *
  * Every image has its own seed, so the same seed and label give the same image whatever else is sampled
- * beside it. What leads the run, and what it begins with (docs/samplers.md):
+ * beside it. What leads the run, and what it begins with (docs/guidance.md):
  *
  *   --guidance W            out = null + w (conditional - null) (Ho and Salimans 2022)
  *   --classifier FILE       the score gains s grad log p(class | x_t) (Dhariwal and Nichol 2021)
@@ -74,7 +74,7 @@ static const args_option options[] = {
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
     TEXT("sampler", &o.sampler,
          "algorithm, a name of docs/samplers.md such as ddpm, euler_a or dpmpp_2m (default: what "
-         "scheduler_config.json names, else ddim)"),
+         "scheduler_config.json names, ddpm with --classifier, else ddim)"),
     NUMBER("steps", &o.steps, 0, 1000000, "sampling steps, 0: every training timestep"),
     CHOICE("spacing", &o.spacing, "trailing|leading|linspace",
            "which timesteps, as scheduler_config.json says, else trailing"),
@@ -143,6 +143,7 @@ static void check_sampler(dm_context *context, const model *m, sampling *how) {
     dm_scheduler *scheduler;
     const dm_process process = m->process.options.process;
     if (o.sampler == NULL && o.invert) o.sampler = "ddim";
+    if (o.sampler == NULL && o.classifier != NULL) o.sampler = "ddpm"; /* others overshoot at high noise */
     if (o.sampler == NULL) o.sampler = dm_sampler_type_name(m->process.options.sampler);
     if (o.invert && process > DM_PROCESS_DISCRETE)
         args_error("--invert: DDIM needs the discrete process, this network has %s",

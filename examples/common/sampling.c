@@ -13,6 +13,9 @@ dm_status model_create_scheduler(dm_context *context, const model *m, const samp
     if (how->sigmas != NULL) options.sigma_schedule = dm_sigma_schedule_from_name(how->sigmas);
     if (how->unclipped) options.clip_sample = 0;
     options.eta = how->eta;
+    /* A guided x0 often leaves [-1,1]. DDIM's eps has to follow its clamp, or each step undoes the guidance.
+     */
+    options.use_clipped_model_output = (how->guidance != 0.0 && how->guidance != 1.0) || how->guide != NULL;
     return dm_scheduler_create(context, &options, out);
 }
 

@@ -20,7 +20,7 @@ sample next --count 1 --seed 6
 "$pictures" same next/$first plain/single/000001-class1.png
 run sample --checkpoint model/ddpm.safetensors --steps 4 --count 2 --out all --out-idx all/idx --frames 3 --scale 1
 [ -s all/denoising.png ] && [ -s all/idx/train-images-idx3-ubyte.gz ] || die "files are missing"
-for sampler in ddpm euler_a heun dpmpp_2m unipc pndm; do
+for sampler in ddpm ddim euler_a heun dpmpp_2m unipc pndm; do
     sample $sampler --count 1 --seed 5 --sampler $sampler
     "$pictures" shape $sampler/$first 3 8 8
 done
@@ -39,10 +39,13 @@ run train_classifier --data data --size 8 --out guide --like model/ddpm.safetens
     --warmup 0 --threads 1
 printed 't=999'
 sample unguided --count 1 --seed 5 --classifier guide/classifier.safetensors --classifier-scale 0
-"$pictures" same unguided/$first plain/$first
-sample classified --count 1 --seed 5 --classifier guide/classifier.safetensors --classifier-scale 50
-"$pictures" differ classified/$first plain/$first
-! grep -q schedule messages || die "the same noise schedule was taken for another"
+"$pictures" same unguided/$first ddpm/$first
+for sampler in ddpm ddim; do
+    sample classified --count 1 --seed 5 --classifier guide/classifier.safetensors --classifier-scale 50 \
+        --sampler $sampler
+    "$pictures" differ classified/$first $sampler/$first
+done
+if grep -q schedule messages; then die "the same noise schedule was taken for another"; fi
 run train_classifier --data data --size 8 --out other --schedule linear --channels 8 --batch 8 --steps 2 --warmup 0
 sample other --count 1 --classifier other/classifier.safetensors
 grep -q 'another noise schedule' messages || die "another noise schedule went unnoticed"
