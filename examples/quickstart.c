@@ -37,6 +37,7 @@ static struct {
     args_list channels;
     const char *skip, *prediction;
     uint64_t seed;
+    bool bf16;
 } o = {.data = DEFAULT_DATA,
        .out = "out",
        .minutes = 4.0,
@@ -80,6 +81,7 @@ static const args_option options[] = {
     NUMBER("guidance", &o.guidance, -100, 100, "strength of classifier-free guidance, 1: off"),
     NUMBER("limit", &o.limit, 0, 1e12, "images to train on, 0: all"),
     SEED("seed", &o.seed, "seed of everything"),
+    FLAG("bf16", &o.bf16, "keep the activations of training as bf16, in half the memory"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
 };
 
@@ -180,6 +182,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     run->options.validation_every = o.steps / VALIDATIONS > 0 ? o.steps / VALIDATIONS : 1;
     run->options.validation_batches = VALIDATION_IMAGES / o.batch > 0 ? VALIDATION_IMAGES / o.batch : 1;
     run->options.checkpoint_path = checkpoint;
+    if (o.bf16) run->options.storage_dtype = DM_DTYPE_BF16;
     check(dm_trainer_create(net, scheduler, &run->options, &trainer));
     run->options.lr_schedule = DM_LR_COSINE;
     run->options.warmup_steps = o.warmup;

@@ -40,7 +40,7 @@ static struct {
     const char *optimizer, *lr_schedule;
     double lr, beta1, beta2, epsilon, weight_decay, momentum, clip, ema, lr_gamma, lr_min, lr_power,
         label_dropout;
-    bool amsgrad, nesterov;
+    bool amsgrad, nesterov, bf16;
     int64_t warmup, lr_step, lr_cycles;
     /* process and loss */
     objective objective;
@@ -117,6 +117,7 @@ static const args_option options[] = {
     FLAG("zero-snr", &o.zero_snr,
          "shift the betas so that x_T is pure noise (not with --prediction epsilon)"),
     SEED("seed", &o.seed, "seed of weights, order, t and noise"),
+    FLAG("bf16", &o.bf16, "keep the activations of training as bf16, in half the memory"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
     TEXT("data", &o.data, "folder with the IDX files"),
     NUMBER("limit", &o.limit, 0, 1e12, "images to train on, 0: all"),
@@ -256,6 +257,7 @@ static dm_trainer *create_trainer(dm_net *net, const dm_scheduler *scheduler, co
     training.seed = o.seed;
     training.label_dropout = dm_net_num_classes(net) > 0 ? o.label_dropout : 0.0;
     training.optimizer = &optimizer;
+    if (o.bf16) training.storage_dtype = DM_DTYPE_BF16;
     objective_set(&o.objective, &training, &optimizer);
     training.lr_schedule = dm_lr_schedule_from_name(o.lr_schedule);
     training.warmup_steps = o.warmup;

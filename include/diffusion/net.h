@@ -166,6 +166,12 @@ typedef struct dm_session_options {
     dm_conv_algorithm
         conv_algorithm; /**< default DM_CONV_AUTO: what the environment variable DM_CONV says when the session
                            is created (auto, direct or winograd), and DM_CONV_AUTO without it */
+    dm_dtype storage_dtype; /**< how activations lie in memory between the layers: 0 (default), the same as
+                               compute_dtype, or DM_DTYPE_BF16 with compute_dtype f32: those of images that
+                               all layers around can take so, which are nearly all of a UNet's, rounded to
+                               nearest even. Weights, gradients, statistics, sums, inputs and the network's
+                               output stay f32. Needs less memory; results differ from f32's by relative
+                               errors of about 2^-9 a layer. Off by default; see docs/performance.md */
 } dm_session_options;
 
 /** Fills `options` with the defaults.

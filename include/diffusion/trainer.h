@@ -275,6 +275,10 @@ typedef struct dm_trainer_options {
                                      ascending; one that stands there twice counts twice; copied by create */
     int64_t lr_cycles;            /**< of COSINE_RESTARTS, >= 1; default 0: 1 */
     double lr_power;              /**< of POLYNOMIAL, > 0; default 0: 1 */
+    dm_dtype storage_dtype; /**< of the session, see dm_session_options: default 0: f32; DM_DTYPE_BF16: its
+                               activations in half the memory. The optimizer's weights and moments stay
+                               f32 */
+    int32_t reserved2;      /**< zero */
 } dm_trainer_options;
 
 /** Fills `options` with the defaults.

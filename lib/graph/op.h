@@ -10,6 +10,7 @@
 #include "core/core.h"
 #include "kernels/conv.h"
 #include "kernels/precondition.h"
+#include "kernels/storage.h"
 
 enum { DMI_NODE_INPUTS = 3, DMI_NODE_PARAMS = 2 };
 
@@ -107,7 +108,8 @@ typedef struct dmi_dropout {
     int64_t step, first_sample;
 } dmi_dropout;
 
-/* Everything a row's functions see. Pointers are `real *` of the row's element type. */
+/* Everything a row's functions see. Pointers are `real *` of the row's element type, but for the values that
+ * `bf16` names. */
 typedef struct dmi_call {
     dm_context *context;
     const void *kernels; /* const DMI_R(dmi_kernels) * */
@@ -115,7 +117,8 @@ typedef struct dmi_call {
     int64_t batch;
     int32_t conv_algorithm; /* DMI_CONV_*: the session's choice, AUTO: the node's */
     dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
-    int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* reals from one pixel of a value to the next */
+    int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* numbers from one pixel of a value to the next */
+    int32_t bf16;                           /* DMI_BF16_*: the values that are stored so */
     const void *in[DMI_NODE_INPUTS];        /* NULL: absent */
     void *out;                              /* const in backward */
     const void *param[DMI_NODE_PARAMS];
@@ -147,7 +150,7 @@ enum { DMI_PASS_IN0 = 32, DMI_PASS_IN1 = 64, DMI_PASS_IN2 = 128 };
 enum { DMI_RECOMPUTE = 256 };
 
 /* Backward has read in[0] for the last time before it writes there: where nobody reads the value later, and
- * din[0] is not added to, the plan makes din[0] == in[0]. */
+ * din[0] is not added to, the plan may make din[0] == in[0]. */
 enum { DMI_OVERWRITE_IN0 = 16384 };
 
 /* JOIN: the output is the inputs side by side along the channels. The plan may put an input's value where it
@@ -159,6 +162,17 @@ enum {
     DMI_STRIDED_IN2 = 2048,
     DMI_STRIDED_OUT = 4096,
     DMI_JOIN = 8192
+};
+
+/* Values that the node can read (forward and backward) or write as bf16, DMI_BF16_* from bit 15 on. ALIKE:
+ * provided that all of them are stored like its output. */
+enum {
+    DMI_NARROW_SHIFT = 15,
+    DMI_NARROW_IN0 = DMI_BF16_IN0 << DMI_NARROW_SHIFT,
+    DMI_NARROW_IN1 = DMI_BF16_IN1 << DMI_NARROW_SHIFT,
+    DMI_NARROW_IN2 = DMI_BF16_IN2 << DMI_NARROW_SHIFT,
+    DMI_NARROW_OUT = DMI_BF16_OUT << DMI_NARROW_SHIFT,
+    DMI_NARROW_ALIKE = 1 << (DMI_NARROW_SHIFT + 4)
 };
 
 typedef struct dmi_op {

@@ -14,7 +14,7 @@ typedef struct interval {
 typedef struct planner {
     const dm_net *net;
     dmi_plan *plan;
-    dm_dtype dtype;
+    dm_dtype dtype, storage;
     const void *kernels;
     int32_t conv_algorithm;
     int64_t batch;
@@ -30,8 +30,12 @@ static size_t round_up(size_t bytes) {
     return (bytes + DMI_ALIGNMENT - 1) / DMI_ALIGNMENT * DMI_ALIGNMENT;
 }
 
-static size_t value_bytes(const planner *p, dmi_shape shape) {
-    return round_up((size_t)(p->batch * shape.h * shape.w * shape.c) * (size_t)dm_dtype_size(p->dtype));
+static size_t bytes_of(const planner *p, dmi_shape shape, dm_dtype dtype) {
+    return round_up((size_t)(p->batch * dmi_elements(shape)) * (size_t)dm_dtype_size(dtype));
+}
+
+static dm_dtype value_dtype(const planner *p, const dmi_node_plan *np) {
+    return np->bf16 ? DM_DTYPE_BF16 : p->dtype;
 }
 
 static const dmi_op *row_of(const planner *p, int32_t node) {
@@ -55,6 +59,7 @@ static void fill_call(const planner *p, int32_t index, dmi_call *call) {
                        .node = node,
                        .batch = p->batch,
                        .conv_algorithm = p->conv_algorithm,
+                       .bf16 = dmi_plan_bf16(p->net, p->plan, index),
                        .out_shape = p->plan->nodes[index].shape};
     for (int i = 0; i < DMI_NODE_INPUTS; i++)
         if (node->inputs[i] >= 0) call->in_shape[i] = p->plan->nodes[node->inputs[i]].shape;
@@ -76,6 +81,41 @@ static dm_status infer_shapes(planner *p, dmi_shape input) {
                 np->needs_gradient = 1;
     }
     return DM_OK;
+}
+
+int32_t dmi_plan_bf16(const dm_net *net, const dmi_plan *plan, int32_t n) {
+    int32_t bf16 = plan->nodes[n].bf16 ? DMI_BF16_OUT : 0;
+    for (int i = 0; i < DMI_NODE_INPUTS; i++)
+        if (net->nodes[n].inputs[i] >= 0 && plan->nodes[net->nodes[n].inputs[i]].bf16)
+            bf16 |= DMI_BF16_IN0 << i;
+    return bf16;
+}
+
+/* Makes reals of the values around node n that it cannot take as bf16; says whether there were any. */
+static int widen_around(const planner *p, int32_t n) {
+    const int32_t bf16 = dmi_plan_bf16(p->net, p->plan, n), keep = row_of(p, n)->keep;
+    int32_t wide = bf16 & ~(keep >> DMI_NARROW_SHIFT);
+    if (n == p->net->output_node) wide |= bf16 & DMI_BF16_OUT;
+    if (keep & DMI_NARROW_ALIKE) {
+        int32_t all = DMI_BF16_OUT;
+        for (int i = 0; i < DMI_NODE_INPUTS; i++)
+            if (p->net->nodes[n].inputs[i] >= 0) all |= DMI_BF16_IN0 << i;
+        if (bf16 != all) wide = bf16;
+    }
+    if (wide & DMI_BF16_OUT) p->plan->nodes[n].bf16 = 0;
+    for (int i = 0; i < DMI_NODE_INPUTS; i++)
+        if (wide & (DMI_BF16_IN0 << i)) p->plan->nodes[p->net->nodes[n].inputs[i]].bf16 = 0;
+    return wide != 0;
+}
+
+/* The values that everyone who touches them can take as bf16. */
+static void plan_storage(planner *p) {
+    for (int32_t n = 0; n < p->net->num_nodes; n++)
+        p->plan->nodes[n].bf16 = p->storage == DM_DTYPE_BF16 && dmi_pixels(p->plan->nodes[n].shape) > 1;
+    for (int changed = 1; changed;) {
+        changed = 0;
+        for (int32_t n = 0; n < p->net->num_nodes; n++) changed |= widen_around(p, n);
+    }
 }
 
 /* DMI_KEEP_IN* and DMI_KEEP_OUT: what the node's backward reads. */
@@ -188,7 +228,7 @@ static void want_value(planner *p, int32_t n, const dmi_op_sizes *sizes) {
     p->value_interval[n] = -1;
     if (np->home != n) return;
     if (is_joined(p, n)) join_lives(p, n, &r, &begin);
-    const size_t bytes = value_bytes(p, np->shape);
+    const size_t bytes = bytes_of(p, np->shape, value_dtype(p, np));
     const int32_t again = np->again_at >= 0 ? r.first : -1;
     p->value_interval[n] = p->count;
     want(p, &np->value, bytes, begin, again < 0 && r.last > r.forward ? r.last : r.forward);
@@ -219,7 +259,7 @@ static void overwrite_value(planner *p, int32_t writer, int i, int32_t n, int32_
     dmi_node_plan *np = &p->plan->nodes[n];
     const int32_t buffer = p->value_interval[n];
     if (i != 0 || !(row_of(p, writer)->keep & DMI_OVERWRITE_IN0) || buffer < 0 || is_joined(p, n)) return;
-    if (np->gradient_owner != n || p->intervals[buffer].end != begin) return;
+    if (np->gradient_owner != n || np->bf16 || p->intervals[buffer].end != begin) return;
     np->overwrites = 1;
     p->intervals[buffer].end = end;
     p->gradient_interval[n] = buffer;
@@ -248,7 +288,7 @@ static void want_gradient(planner *p, int32_t n) {
     np->has_gradient = 1;
     if (np->gradient_owner != n || np->overwrites) return;
     p->gradient_interval[n] = p->count;
-    want(p, &np->gradient, value_bytes(p, np->shape), begin, end);
+    want(p, &np->gradient, bytes_of(p, np->shape, p->dtype), begin, end);
 }
 
 static void want_buffers(planner *p) {
@@ -300,11 +340,13 @@ static size_t lowest_free(const interval *list, int32_t k) {
     return offset;
 }
 
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
-                          int64_t batch, dmi_shape input, dmi_backward backward, dmi_plan *plan) {
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, dm_dtype storage, const void *kernels,
+                          int32_t conv_algorithm, int64_t batch, dmi_shape input, dmi_backward backward,
+                          dmi_plan *plan) {
     planner p = {.net = net,
                  .plan = plan,
                  .dtype = dtype,
+                 .storage = storage,
                  .kernels = kernels,
                  .conv_algorithm = conv_algorithm,
                  .batch = batch,
@@ -322,6 +364,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         goto done;
     }
     DM_TRY(infer_shapes(&p, input));
+    plan_storage(&p);
     plan_homes(&p);
     plan_again(&p);
     want_buffers(&p);
@@ -339,7 +382,8 @@ dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels
         dmi_node_plan *np = &plan->nodes[n];
         if (np->has_gradient) np->gradient = plan->nodes[np->gradient_owner].gradient;
         if (np->home != n)
-            np->value = plan->nodes[np->home].value + (size_t)(np->home_c * dm_dtype_size(dtype));
+            np->value =
+                plan->nodes[np->home].value + (size_t)(np->home_c * dm_dtype_size(value_dtype(&p, np)));
     }
 done:
     dmi_free(net->context, p.intervals);

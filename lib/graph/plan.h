@@ -7,6 +7,8 @@
  *   grad 1                                [====]
  *   scratch 2         []
  *
+ * Gradients are reals; of values the plan may store some as bf16.
+ *
  * The inputs of a DMI_JOIN may lie in its buffer, which then begins with the first of them.
  *
  * An output that its row lets be computed again (DMI_RECOMPUTE) has two lives: until its last reader forward,
@@ -27,6 +29,7 @@ typedef struct dmi_node_plan {
         again_next; /* list of the nodes to compute again before this one's backward, -1: end */
     size_t packed;  /* offset into the packed weights */
     size_t scratch_forward_size, scratch_backward_size, saved_size;
+    int bf16;           /* its value is stored as bf16 */
     int needs_gradient; /* its value depends on the input image, or on a parameter that has one */
     int has_gradient;   /* and the output depends on it */
     int32_t home; /* node in whose buffer the value lies, itself or a DMI_JOIN, from channel home_c on */
@@ -44,10 +47,14 @@ typedef struct dmi_plan {
     size_t arena_size, packed_size;
 } dmi_plan;
 
-/* conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input: the shape of a sample. SHAPE when the network does
+/* dtype: of reals; storage: BF16: values are stored so wherever all that touch them can (DMI_NARROW_*).
+ * conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input: the shape of a sample. SHAPE when the network does
  * not fit it. */
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, const void *kernels, int32_t conv_algorithm,
-                          int64_t batch, dmi_shape input, dmi_backward backward, dmi_plan *plan);
+dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, dm_dtype storage, const void *kernels,
+                          int32_t conv_algorithm, int64_t batch, dmi_shape input, dmi_backward backward,
+                          dmi_plan *plan);
+/* DMI_BF16_* of node n. */
+int32_t dmi_plan_bf16(const dm_net *net, const dmi_plan *plan, int32_t n);
 void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);
 
 #endif

@@ -26,6 +26,11 @@ static dm_status check_options(const dm_net *net, const dm_session_options *o) {
     if (o->compute_dtype != DM_DTYPE_F32 && o->compute_dtype != DM_DTYPE_F64)
         return dmi_fail(DM_ERROR_DTYPE, "options.compute_dtype: expected f32 or f64, got %s",
                         dm_dtype_name(o->compute_dtype));
+    if (o->storage_dtype != 0 && o->storage_dtype != o->compute_dtype &&
+        !(o->storage_dtype == DM_DTYPE_BF16 && o->compute_dtype == DM_DTYPE_F32))
+        return dmi_fail(DM_ERROR_DTYPE, "options.storage_dtype: expected %s, got %s",
+                        o->compute_dtype == DM_DTYPE_F32 ? "0, f32 or bf16" : "0 or f64",
+                        dm_dtype_name(o->storage_dtype) ? dm_dtype_name(o->storage_dtype) : "no type");
     if (o->conv_algorithm < DM_CONV_AUTO || o->conv_algorithm > DM_CONV_WINOGRAD)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.conv_algorithm: expected DM_CONV_AUTO, DM_CONV_DIRECT or DM_CONV_WINOGRAD, "
@@ -74,8 +79,8 @@ enum { CHUNK_BYTES = 10 * 1024 * 1024, CHUNK_MIN = 4 };
 static dm_status create_plan(dm_session *s) {
     const int64_t batch = s->options.batch;
     const dmi_backward backward = backward_of(s->options.mode);
-    dm_status status = dmi_plan_create(s->net, s->dtype, s->kernels, s->options.conv_algorithm, batch,
-                                       s->input_shape, backward, &s->plan);
+    dm_status status = dmi_plan_create(s->net, s->dtype, s->options.storage_dtype, s->kernels,
+                                       s->options.conv_algorithm, batch, s->input_shape, backward, &s->plan);
     s->chunk = batch;
     if (status || backward != DMI_BACKWARD_NONE) return status;
     const int64_t fitting = CHUNK_BYTES / ((int64_t)s->plan.arena_size / batch + 1);
@@ -84,8 +89,8 @@ static dm_status create_plan(dm_session *s) {
     const int64_t pieces = (batch + wanted - 1) / wanted;
     s->chunk = (batch + pieces - 1) / pieces;
     dmi_plan_destroy(s->net, &s->plan);
-    return dmi_plan_create(s->net, s->dtype, s->kernels, s->options.conv_algorithm, s->chunk, s->input_shape,
-                           backward, &s->plan);
+    return dmi_plan_create(s->net, s->dtype, s->options.storage_dtype, s->kernels, s->options.conv_algorithm,
+                           s->chunk, s->input_shape, backward, &s->plan);
 }
 
 static void *at(char *base, size_t offset) {
@@ -107,6 +112,7 @@ static void connect(dm_session *s) {
                            .batch = s->chunk,
                            .conv_algorithm = s->options.conv_algorithm,
                            .out_shape = np->shape,
+                           .bf16 = dmi_plan_bf16(net, &s->plan, n),
                            .out_ld = s->plan.nodes[np->home].shape.c,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),

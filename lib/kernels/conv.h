@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "kernels/storage.h"
+
 enum { DMI_CONV_AUTO = 0, DMI_CONV_DIRECT = 1, DMI_CONV_WINOGRAD = 2 };
 /* Forward y = x * w; gradient for the input dx from dy; gradient for the weights dw from x and dy. */
 enum { DMI_CONV_FORWARD = 0, DMI_CONV_BACKWARD_DATA = 1, DMI_CONV_BACKWARD_WEIGHT = 2 };
@@ -19,6 +21,7 @@ typedef struct dmi_conv {
     int32_t transposed; /* 1: y = conv_transpose2d(x); weights [in_c][out_c/groups][kh][kw], else
                            [out_c][in_c/groups][kh][kw] */
     int32_t algorithm;  /* DMI_CONV_* */
+    int32_t bf16;       /* DMI_BF16_*: IN0: x, OUT: y are stored so */
 } dmi_conv;
 
 #endif

@@ -134,6 +134,7 @@ static dm_status create_session(dm_trainer *trainer) {
     options.batch = trainer->options.batch;
     options.height = trainer->net->is_image ? trainer->options.height : 0;
     options.width = trainer->net->is_image ? trainer->options.width : 0;
+    options.storage_dtype = trainer->options.storage_dtype;
     return dm_session_create(trainer->net, &options, &trainer->session);
 }
 

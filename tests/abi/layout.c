@@ -170,7 +170,7 @@ _Static_assert(offsetof(dm_mlp_options, hidden) == 16, "hidden");
 _Static_assert(offsetof(dm_mlp_options, final) == 20, "final");
 _Static_assert(offsetof(dm_mlp_options, seed) == 24, "seed");
 
-_Static_assert(sizeof(dm_session_options) >= 28, "dm_session_options");
+_Static_assert(sizeof(dm_session_options) >= 32, "dm_session_options");
 _Static_assert(offsetof(dm_session_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_session_options, mode) == 4, "mode");
 _Static_assert(offsetof(dm_session_options, batch) == 8, "batch");
@@ -178,6 +178,7 @@ _Static_assert(offsetof(dm_session_options, height) == 12, "height");
 _Static_assert(offsetof(dm_session_options, width) == 16, "width");
 _Static_assert(offsetof(dm_session_options, compute_dtype) == 20, "compute_dtype");
 _Static_assert(offsetof(dm_session_options, conv_algorithm) == 24, "conv_algorithm");
+_Static_assert(offsetof(dm_session_options, storage_dtype) == 28, "storage_dtype");
 
 _Static_assert(sizeof(dm_preconditioning_options) >= 40, "dm_preconditioning_options");
 _Static_assert(offsetof(dm_preconditioning_options, struct_size) == 0, "struct_size");
@@ -452,7 +453,7 @@ _Static_assert(offsetof(dm_train_progress, grad_norm) == 64, "grad_norm");
 _Static_assert(offsetof(dm_train_progress, learning_rate) == 72, "learning_rate");
 _Static_assert(offsetof(dm_train_progress, seconds) == 80, "seconds");
 
-_Static_assert(sizeof(dm_trainer_options) >= 232, "dm_trainer_options");
+_Static_assert(sizeof(dm_trainer_options) >= 240, "dm_trainer_options");
 _Static_assert(offsetof(dm_trainer_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_trainer_options, batch) == 4, "batch");
 _Static_assert(offsetof(dm_trainer_options, accumulation) == 8, "accumulation");
@@ -487,6 +488,8 @@ _Static_assert(offsetof(dm_trainer_options, num_lr_milestones) == 204, "num_lr_m
 _Static_assert(offsetof(dm_trainer_options, lr_milestones) == 208, "lr_milestones");
 _Static_assert(offsetof(dm_trainer_options, lr_cycles) == 216, "lr_cycles");
 _Static_assert(offsetof(dm_trainer_options, lr_power) == 224, "lr_power");
+_Static_assert(offsetof(dm_trainer_options, storage_dtype) == 232, "storage_dtype");
+_Static_assert(offsetof(dm_trainer_options, reserved2) == 236, "reserved2");
 
 _Static_assert(sizeof(dm_unet_options) >= 56, "dm_unet_options");
 _Static_assert(offsetof(dm_unet_options, struct_size) == 0, "struct_size");

@@ -153,6 +153,7 @@ dm_session *bench_create_session(const bench *b, const dm_net *net, dm_session_m
     options.mode = mode;
     options.batch = batch;
     options.height = options.width = b->side;
+    options.storage_dtype = b->storage;
     bench_check(dm_session_create(net, &options, &session));
     return session;
 }

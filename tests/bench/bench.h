@@ -26,6 +26,7 @@ typedef struct bench {
     int32_t threads, batch, side, steps, sgemm_size;
     double seconds;   /* a result */
     int net;          /* BENCH_LECTURE, ... of nets.h */
+    dm_dtype storage; /* of activations, 0: f32 */
     const char *only; /* a part of the names of the layers to time, NULL: all */
     dm_context *context;
     bench_result *results;

@@ -32,6 +32,8 @@ static const char usage[] =
     "  --net NAME       lecture (default), compact (the quickstart's), small or cifar (Ho et al. 2020)\n"
     "  --side N         pixels a side of an image (default: 28)\n"
     "  --only TEXT      of unet-layers: the results whose name contains TEXT\n"
+    "  --storage TYPE   of activations between the layers, f32 (default) or bf16: of unet-train, unet-infer\n"
+    "                   and the ddpm ones\n"
     "  --steps N        of DDIM (default: 50)\n"
     "  --sgemm N        rows and columns of its matrices (default: 2048)\n"
     "\n"
@@ -71,6 +73,12 @@ static int net_of(const char *name) {
     wrong("--net: expected lecture, compact, small or cifar, got", name);
 }
 
+static dm_dtype storage_of(const char *name) {
+    if (strcmp(name, "bf16") == 0) return DM_DTYPE_BF16;
+    if (strcmp(name, "f32") == 0) return DM_DTYPE_F32;
+    wrong("--storage: expected f32 or bf16, got", name);
+}
+
 static void set_option(bench *b, const char *option, const char *text) {
     if (strcmp(option, "--threads") == 0)
         b->threads = (int32_t)number("--threads: expected 1..256, got", text, 1, 256);
@@ -88,6 +96,8 @@ static void set_option(bench *b, const char *option, const char *text) {
         b->only = text;
     else if (strcmp(option, "--net") == 0)
         b->net = net_of(text);
+    else if (strcmp(option, "--storage") == 0)
+        b->storage = storage_of(text);
     else
         wrong("unknown option", option);
 }
@@ -174,6 +184,7 @@ static void print_result(const bench *b, const bench_result *r, double before, d
     if (strcmp(isa, "base") == 0) isa = dmi_cpu_isa_name(DMI_ISA_BASE);
     printf("{\"name\": \"%s\", \"net\": \"%s\", \"isa\": \"%s\", \"conv\": \"%s\", \"threads\": %d", r->name,
            bench_net_names[b->net], isa, conv ? conv : "auto", (int)b->threads);
+    printf(", \"storage\": \"%s\"", b->storage == DM_DTYPE_BF16 ? "bf16" : "f32");
     print_number("batch", r->batch > 0, (double)r->batch);
     printf(", \"repetitions\": %lld, \"median_ms\": %.6g, \"min_ms\": %.6g", (long long)r->repetitions,
            r->median_ms, r->min_ms);

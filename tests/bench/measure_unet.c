@@ -34,6 +34,7 @@ static dm_trainer *create_trainer(const bench *b, dm_net *net, const dm_schedule
     }
     options.batch = b->batch;
     options.height = options.width = b->side;
+    options.storage_dtype = b->storage;
     options.optimizer = &optimizer;
     bench_check(dm_trainer_create(net, scheduler, &options, &trainer));
     return trainer;

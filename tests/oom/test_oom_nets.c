@@ -47,7 +47,7 @@ static dm_status walk_unet(dm_context *context) {
     return status;
 }
 
-static dm_status walk_unet2d(dm_context *context) {
+static dm_status walk_unet2d_stored(dm_context *context, dm_dtype storage) {
     const dm_unet2d_options options = tiny_unet2d(1);
     dm_session_options train;
     dm_net *net = NULL;
@@ -56,11 +56,20 @@ static dm_status walk_unet2d(dm_context *context) {
     train.mode = DM_SESSION_TRAIN;
     train.batch = 2;
     train.height = train.width = 8;
+    train.storage_dtype = storage;
     dm_status status = dm_unet2d_create(context, &options, &net);
     if (!status) status = dm_session_create(net, &train, &session);
     dm_session_destroy(session);
     dm_net_destroy(net);
     return status;
+}
+
+static dm_status walk_unet2d(dm_context *context) {
+    return walk_unet2d_stored(context, DM_DTYPE_F32);
+}
+
+static dm_status walk_unet2d_in_bf16(dm_context *context) {
+    return walk_unet2d_stored(context, DM_DTYPE_BF16);
 }
 
 static dm_status walk_noise_net(dm_context *context, int index) {
@@ -140,6 +149,10 @@ static void test_unet2d(void **state) {
     (void)state;
     sweep(walk_unet2d, 10);
 }
+static void test_unet2d_in_bf16(void **state) {
+    (void)state;
+    sweep(walk_unet2d_in_bf16, 10);
+}
 static void test_noise_nets(void **state) {
     (void)state;
     sweep(walk_adm_classifier, 10);
@@ -155,8 +168,9 @@ static void test_sampling(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unet), cmocka_unit_test(test_unet2d),
-                                       cmocka_unit_test(test_noise_nets),
-                                       cmocka_unit_test(test_mlp_in_double), cmocka_unit_test(test_sampling)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_unet),           cmocka_unit_test(test_unet2d),
+        cmocka_unit_test(test_unet2d_in_bf16), cmocka_unit_test(test_noise_nets),
+        cmocka_unit_test(test_mlp_in_double),  cmocka_unit_test(test_sampling)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

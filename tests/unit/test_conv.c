@@ -253,7 +253,7 @@ static void check_epilogue(const DMI_R(dmi_kernels) * k, const geometry *g, cons
             double *v = want + p * c->out_c + o;
             if (e.bias) *v += (double)e.bias[o];
             if (e.image_bias) *v += (double)e.image_bias[p / pixels * image_bias_ld + o];
-            if (e.residual) *v += (double)e.residual[p * residual_ld + o];
+            if (e.residual) *v += (double)((const real *)e.residual)[p * residual_ld + o];
             if (e.activation == DMI_ACT_RELU) *v = fmax(*v, 0);
         }
     buffer y = make_buffer((size_t)(g->out_pixels * g->ldy) * sizeof(real), 0xFF);

@@ -14,9 +14,9 @@ static void forward(const dmi_call *call) {
     const dmi_attr *a = &call->node->attr;
     const int64_t n = call->batch * dmi_elements(call->out_shape);
     if (a->scale != 0)
-        k->combine(call->context, n, a->scale, call->in[0], call->in[1], 0, call->out, 0);
+        k->combine(call->context, n, a->scale, call->in[0], call->in[1], 0, call->out, 0, call->bf16);
     else
-        k->add(call->context, a->activation, n, call->in[0], call->in[1], call->out);
+        k->add(call->context, a->activation, n, call->in[0], call->in[1], call->out, call->bf16);
 }
 
 /* dout becomes the gradient of both inputs in place. */
@@ -25,13 +25,16 @@ static void backward(const dmi_call *call) {
     const int64_t n = call->batch * dmi_elements(call->out_shape);
     const dmi_attr *a = &call->node->attr;
     if (a->scale != 0)
-        k->combine(call->context, n, a->scale, call->dout, NULL, 0, call->dout, 0);
+        k->combine(call->context, n, a->scale, call->dout, NULL, 0, call->dout, 0, 0);
     else if (a->activation == DMI_ACT_RELU)
-        k->activation_backward(call->context, DMI_ACT_RELU, n, NULL, call->out, call->dout, call->dout, 0);
+        k->activation_backward(call->context, DMI_ACT_RELU, n, NULL, call->out, call->dout, call->dout, 0,
+                               call->bf16 & DMI_BF16_OUT);
     for (int i = 1; i >= 0; i--)
         if (call->din[i] && call->din[i] != call->dout)
             k->copy(call->context, n, call->dout, call->din[i], call->accumulate[i]);
 }
 
 const dmi_op DMI_R(dmi_op_add) = DMI_OP_ROW("add", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                            DMI_KEEP_ACTIVATED | DMI_PASS_IN0 | DMI_PASS_IN1, 3);
+                                            DMI_KEEP_ACTIVATED | DMI_PASS_IN0 | DMI_PASS_IN1 |
+                                                DMI_NARROW_IN0 | DMI_NARROW_IN1 | DMI_NARROW_OUT,
+                                            3);

@@ -13,14 +13,14 @@ static void forward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_attr *a = &call->node->attr;
     k->combine(call->context, call->batch * dmi_elements(call->out_shape), a->scale, call->in[0], NULL,
-               a->shift, call->out, 0);
+               a->shift, call->out, 0, 0);
 }
 
 static void backward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     if (call->din[0])
         k->combine(call->context, call->batch * dmi_elements(call->out_shape), call->node->attr.scale,
-                   call->dout, NULL, 0, call->din[0], call->accumulate[0]);
+                   call->dout, NULL, 0, call->din[0], call->accumulate[0], 0);
 }
 
 static void scale_samples(const dmi_call *call, const real *x, real *y, int accumulate) {
@@ -29,7 +29,7 @@ static void scale_samples(const dmi_call *call, const real *x, real *y, int accu
     const real *s = call->in[1];
     for (int64_t b = 0; b < call->batch; b++) {
         const double factor = call->node->op == DMI_OP_DIVIDE ? 1 / (double)s[b] : (double)s[b];
-        k->combine(call->context, n, factor, x + b * n, NULL, 0, y + b * n, accumulate);
+        k->combine(call->context, n, factor, x + b * n, NULL, 0, y + b * n, accumulate, 0);
     }
 }
 

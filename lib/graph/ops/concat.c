@@ -16,13 +16,14 @@ static void forward_image(void *arg, int64_t image, int32_t worker) {
     const dmi_call *call = arg;
     const int64_t pixels = dmi_pixels(call->out_shape), ca = call->in_shape[0].c, cb = call->in_shape[1].c;
     const int64_t a_ld = call->in_ld[0], b_ld = call->in_ld[1];
-    const real *a = (const real *)call->in[0] + image * pixels * a_ld;
-    const real *b = (const real *)call->in[1] + image * pixels * b_ld;
-    real *y = (real *)call->out + image * pixels * (ca + cb);
+    const int64_t size = call->bf16 ? 2 : (int64_t)sizeof(real);
+    const char *a = (const char *)call->in[0] + image * pixels * a_ld * size;
+    const char *b = (const char *)call->in[1] + image * pixels * b_ld * size;
+    char *y = (char *)call->out + image * pixels * (ca + cb) * size;
     (void)worker;
     for (int64_t p = 0; p < pixels; p++) {
-        memcpy(y + p * (ca + cb), a + p * a_ld, (size_t)ca * sizeof *y);
-        memcpy(y + p * (ca + cb) + ca, b + p * b_ld, (size_t)cb * sizeof *y);
+        memcpy(y + p * (ca + cb) * size, a + p * a_ld * size, (size_t)(ca * size));
+        memcpy(y + (p * (ca + cb) + ca) * size, b + p * b_ld * size, (size_t)(cb * size));
     }
 }
 
@@ -54,5 +55,7 @@ static void backward(const dmi_call *call) {
 }
 
 const dmi_op DMI_R(dmi_op_concat) = DMI_OP_ROW("concat", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                               DMI_RECOMPUTE | DMI_JOIN | DMI_STRIDED_IN0 | DMI_STRIDED_IN1,
+                                               DMI_RECOMPUTE | DMI_JOIN | DMI_STRIDED_IN0 | DMI_STRIDED_IN1 |
+                                                   DMI_NARROW_IN0 | DMI_NARROW_IN1 | DMI_NARROW_OUT |
+                                                   DMI_NARROW_ALIKE,
                                                3);

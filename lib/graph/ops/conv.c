@@ -54,6 +54,7 @@ static dmi_conv geometry(const dmi_call *call) {
                       .dilation_w = a->dilation_w,
                       .groups = a->groups,
                       .transposed = call->node->op == DMI_OP_CONV_TRANSPOSE2D,
+                      .bf16 = call->bf16,
                       .algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm};
 }
 
@@ -120,6 +121,7 @@ static void forward(const dmi_call *call) {
                                           .image_bias_ld = conv.out_c,
                                           .residual = call->in[2],
                                           .residual_ld = call->in_ld[2],
+                                          .residual_bf16 = (call->bf16 & DMI_BF16_IN2) != 0,
                                           .activation = call->node->attr.activation};
     void *packed = call->packed, *scratch = call->scratch;
     if (!packed) packed = pack_in_scratch(call, &conv, DMI_CONV_FORWARD, &scratch);
@@ -134,8 +136,8 @@ static void backward(const dmi_call *call) {
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
     if (relu || call->dparam[1] || call->din[1])
         k->epilogue_backward(call->context, call->batch, pixels, conv.out_c, relu ? call->out : NULL,
-                             call->out_ld, call->dout, call->dparam[1], call->din[1], call->accumulate[1],
-                             call->scratch);
+                             call->out_ld, (call->bf16 & DMI_BF16_OUT) != 0, call->dout, call->dparam[1],
+                             call->din[1], call->accumulate[1], call->scratch);
     if (call->din[2] && call->din[2] != call->dout)
         k->copy(call->context, call->batch * pixels * conv.out_c, call->dout, call->din[2],
                 call->accumulate[2]);
@@ -152,7 +154,7 @@ static void backward(const dmi_call *call) {
 
 enum {
     KEEP = DMI_KEEP_IN0 | DMI_OVERWRITE_IN0 | DMI_KEEP_ACTIVATED | DMI_PASS_IN2 | DMI_STRIDED_IN0 |
-           DMI_STRIDED_IN2 | DMI_STRIDED_OUT
+           DMI_STRIDED_IN2 | DMI_STRIDED_OUT | DMI_NARROW_IN0 | DMI_NARROW_IN2 | DMI_NARROW_OUT
 };
 
 const dmi_op DMI_R(dmi_op_conv2d) = DMI_OP_ROW("conv2d", infer, sizes, pack, forward, backward, KEEP, 7);

@@ -22,6 +22,7 @@ static DMI_R(dmi_group_norm) norm_of(const dmi_call *call) {
                                    .x_ld = call->in_ld[0],
                                    .residual_ld = call->in_ld[1],
                                    .y_ld = call->out_ld,
+                                   .bf16 = call->bf16,
                                    .groups = call->node->attr.groups,
                                    .epsilon = call->node->attr.epsilon,
                                    .gamma = call->param[0],
@@ -58,5 +59,6 @@ static void backward(const dmi_call *call) {
 const dmi_op DMI_R(dmi_op_group_norm) = DMI_OP_ROW("group_norm", infer, sizes, dmi_no_pack, forward, backward,
                                                    DMI_KEEP_IN0 | DMI_KEEP_IN2 | DMI_KEEP_ACTIVATED |
                                                        DMI_PASS_IN1 | DMI_OVERWRITE_IN0 | DMI_RECOMPUTE |
-                                                       DMI_STRIDED_IN0 | DMI_STRIDED_IN1 | DMI_STRIDED_OUT,
+                                                       DMI_STRIDED_IN0 | DMI_STRIDED_IN1 | DMI_STRIDED_OUT |
+                                                       DMI_NARROW_IN0 | DMI_NARROW_IN1 | DMI_NARROW_OUT,
                                                    7);

@@ -54,7 +54,7 @@ static void backward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const int64_t in = call->in_shape[0].c, out = call->out_shape.c, batch = call->batch;
     const int relu = call->node->attr.activation == DMI_ACT_RELU;
-    k->epilogue_backward(call->context, batch, 1, out, relu ? call->out : NULL, out, call->dout,
+    k->epilogue_backward(call->context, batch, 1, out, relu ? call->out : NULL, out, 0, call->dout,
                          call->dparam[1], NULL, 0, call->scratch);
     if (call->dparam[0])
         DMI_R(dmi_gemm)(1, 0, out, in, batch, 1, call->dout, out, call->in[0], in, 1, call->dparam[0], in);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "graph/ops/ops.h"
+#include "tensor/half.h"
 
 static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape) {
     const dmi_attr *a = &node->attr;
@@ -40,12 +41,24 @@ static tap tap_of(int32_t mode, int64_t in, int64_t out, int64_t i) {
 }
 
 /* Calls of the two passes: pixel y of the output, its four sources and their weights. */
-static void forward_pixel(real *restrict y, const real *restrict const x[4], const real w[4], int64_t c) {
+static void forward_pixel(real *restrict y, const real *x, const int64_t at[4], const real w[4], int64_t c) {
+    const real *x0 = x + at[0], *x1 = x + at[1], *x2 = x + at[2], *x3 = x + at[3];
     if (w[1] == 0 && w[2] == 0 && w[3] == 0)
-        memcpy(y, x[0], (size_t)c * sizeof *y);
+        memcpy(y, x0, (size_t)c * sizeof *y);
+    else
+        for (int64_t i = 0; i < c; i++) y[i] = w[0] * x0[i] + w[1] * x1[i] + w[2] * x2[i] + w[3] * x3[i];
+}
+
+static void forward_pixel_bf16(uint16_t *restrict y, const uint16_t *x, const int64_t at[4], const real w[4],
+                               int64_t c) {
+    const float w0 = (float)w[0], w1 = (float)w[1], w2 = (float)w[2], w3 = (float)w[3];
+    const uint16_t *x0 = x + at[0], *x1 = x + at[1], *x2 = x + at[2], *x3 = x + at[3];
+    if (w1 == 0 && w2 == 0 && w3 == 0)
+        memcpy(y, x0, (size_t)c * sizeof *y);
     else
         for (int64_t i = 0; i < c; i++)
-            y[i] = w[0] * x[0][i] + w[1] * x[1][i] + w[2] * x[2][i] + w[3] * x[3][i];
+            y[i] = dmi_bf16_from_float(w0 * dmi_float_from_bf16(x0[i]) + w1 * dmi_float_from_bf16(x1[i]) +
+                                       w2 * dmi_float_from_bf16(x2[i]) + w3 * dmi_float_from_bf16(x3[i]));
 }
 
 static void backward_pixel(const real *restrict dy, real *const dx[4], const real w[4], int64_t c) {
@@ -74,8 +87,7 @@ static void forward_row(void *arg, int64_t block, int32_t worker) {
     const dmi_call *call = arg;
     const dmi_shape in = call->in_shape[0], out = call->out_shape;
     const int64_t image = block / out.h, row = block % out.h;
-    const real *x = (const real *)call->in[0] + image * dmi_elements(in);
-    real *y = (real *)call->out + block * out.w * out.c;
+    const int64_t from = image * dmi_elements(in), to = block * out.w * out.c;
     const tap ty = tap_of(call->node->attr.resize_mode, in.h, out.h, row);
     (void)worker;
     for (int64_t i = 0; i < out.w; i++) {
@@ -84,8 +96,11 @@ static void forward_row(void *arg, int64_t block, int32_t worker) {
         real w[4];
         sources_of(ty, tx, in.w, in.c, at);
         weights_of(ty, tx, w);
-        const real *restrict const from[4] = {x + at[0], x + at[1], x + at[2], x + at[3]};
-        forward_pixel(y + i * out.c, from, w, out.c);
+        if (call->bf16)
+            forward_pixel_bf16((uint16_t *)call->out + to + i * out.c, (const uint16_t *)call->in[0] + from,
+                               at, w, out.c);
+        else
+            forward_pixel((real *)call->out + to + i * out.c, (const real *)call->in[0] + from, at, w, out.c);
     }
 }
 
@@ -117,5 +132,6 @@ static void backward(const dmi_call *call) {
     if (call->din[0]) dmi_parallel(call->context, call->batch, backward_image, (void *)(uintptr_t)call);
 }
 
-const dmi_op DMI_R(dmi_op_resize) = DMI_OP_ROW("resize", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
-                                               DMI_RECOMPUTE, 1);
+const dmi_op
+    DMI_R(dmi_op_resize) = DMI_OP_ROW("resize", infer, dmi_no_sizes, dmi_no_pack, forward, backward,
+                                      DMI_RECOMPUTE | DMI_NARROW_IN0 | DMI_NARROW_OUT | DMI_NARROW_ALIKE, 1);

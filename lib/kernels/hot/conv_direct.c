@@ -35,9 +35,10 @@ typedef struct workspace {
 typedef struct job {
     const gather *g;
     plan p;
-    const real *src, *packed;
+    const void *src;
+    const real *packed;
     const DMI_R(dmi_epilogue) * epilogue;
-    real *dst;
+    void *dst;
     int64_t ld_src, ld_dst;
     char *scratch;
     int64_t worker_bytes;
@@ -47,7 +48,8 @@ typedef struct job {
 static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
     plan p = {.patch = g->src_cg <= PATCH_MAX_CHANNELS && g->taps > 1};
     const axis *y = &g->y, *x = &g->x;
-    p.copy = y->low < 0 || x->low < 0 || (y->count - 1) * y->step + y->low + y->span > y->src ||
+    p.copy = g->src_bf16 || y->low < 0 || x->low < 0 ||
+             (y->count - 1) * y->step + y->low + y->span > y->src ||
              (x->count - 1) * x->step + x->low + x->span > x->src;
     p.band_w = (x->count - 1) * x->step + x->span;
     p.ld = g->src_c;
@@ -99,23 +101,25 @@ static void clear_pixels(real *out, int64_t n, int64_t channels, int64_t ld) {
         for (int64_t i = 0; i < n; i++) memset(out + i * ld, 0, (size_t)channels * sizeof(real));
 }
 
-void conv_copy_band(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+void conv_copy_band(int bf16, const void *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
                     int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band) {
     const int64_t left = imin(imax(-x->low, 0), width), from = imax(x->low, 0);
     const int64_t n = imax(imin(x->src - from, width - left), 0);
-    const size_t pixel_bytes = (size_t)channels * sizeof(real);
     for (int64_t sy = first; sy < first + rows; sy++, band += width * ld_band) {
         if (sy < 0 || sy >= y->src || n == 0) {
             clear_pixels(band, width, channels, ld_band);
             continue;
         }
-        const real *src = image + (sy * x->src + from) * ld;
+        const void *src = stored_at(bf16, image, (sy * x->src + from) * ld);
         real *out = band + left * ld_band;
         clear_pixels(band, left, channels, ld_band);
-        if (ld == channels && ld_band == channels)
-            memcpy(out, src, (size_t)n * pixel_bytes);
-        else
-            for (int64_t i = 0; i < n; i++) memcpy(out + i * ld_band, src + i * ld, pixel_bytes);
+        const int64_t runs = ld == channels && ld_band == channels ? 1 : n, length = channels * n / runs;
+        for (int64_t i = 0; i < runs; i++) {
+            if (bf16)
+                vmove(1, stored_at(1, src, i * ld), 0, out + i * ld_band, length);
+            else
+                vmove(0, stored_at(0, src, i * ld), 0, out + i * ld_band, length);
+        }
         clear_pixels(out + n * ld_band, width - left - n, channels, ld_band);
     }
 }
@@ -179,7 +183,7 @@ static void run_panels(const job *j, const workspace *w, const real *base, int64
             conv_rows(rows, count, patch ? &no_offset : w->tap, patch ? 1 : taps, patch ? length : g->src_cg,
                       packed + p * length * NR, w->tile, NR);
             conv_finish(w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue,
-                        g->image_pixels, j->dst, j->ld_dst);
+                        g->image_pixels, g->dst_bf16, j->dst, j->ld_dst);
         }
     }
 }
@@ -206,11 +210,12 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     const int64_t q0 = band * j->p.rows, q1 = imin(q0 + j->p.rows, g->y.count);
     const int64_t src_y = q0 * g->y.step + g->y.low, rows = (q1 - q0 - 1) * g->y.step + g->y.span;
     const real *base = w.band, *packed = j->packed;
-    const real *src = j->src + image * g->y.src * g->x.src * j->ld_src;
+    const void *src = stored_at(g->src_bf16, j->src, image * g->y.src * g->x.src * j->ld_src);
     if (j->p.copy)
-        conv_copy_band(src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows, j->p.band_w, w.band, j->p.ld);
+        conv_copy_band(g->src_bf16, src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows, j->p.band_w, w.band,
+                       j->p.ld);
     else
-        base = src + (src_y * g->x.src + g->x.low) * j->ld_src;
+        base = (const real *)src + (src_y * g->x.src + g->x.low) * j->ld_src;
     for (int64_t ry = 0; ry < g->y.phases; ry++)
         for (int64_t rx = 0; rx < g->x.phases; rx++) {
             const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);
@@ -221,8 +226,8 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
         }
 }
 
-void conv_direct(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
+void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
     job j = {.g = g, .src = src, .packed = packed, .epilogue = epilogue, .dst = dst};
     bump b = {0};
     j.p = make_plan(g, ld_src, dmi_num_workers(context));

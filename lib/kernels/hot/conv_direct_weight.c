@@ -29,6 +29,7 @@ typedef struct plan {
     int64_t passes, band_h, band_w, band_ld;
     int64_t step_b, step_a, step_group; /* strides of dw */
     int32_t flat, swap, copy, patch;
+    int32_t a_bf16, b_bf16;
 } plan;
 
 typedef struct workspace {
@@ -39,7 +40,7 @@ typedef struct workspace {
 
 typedef struct job {
     plan p;
-    const real *a, *b;
+    const void *a, *b;
     int64_t ld_a, ld_b;
     real *dw, *slots;
     char *scratch;
@@ -85,6 +86,9 @@ static void set_geometry(plan *p, const dmi_conv *c) {
         t = a_w, a_w = b_w, b_w = t;
         p->sign = -1;
     }
+    const int x_bf16 = (c->bf16 & DMI_BF16_IN0) != 0, a_is_x = (c->transposed == 0) != (p->swap != 0);
+    p->a_bf16 = x_bf16 && a_is_x;
+    p->b_bf16 = x_bf16 && !a_is_x;
     if (p->flat) {
         a_w = b_w = p->batch * a_h * a_w;
         a_h = b_h = 1;
@@ -101,7 +105,7 @@ static plan make_plan(const dmi_conv *c) {
     const axis *y = &p.y, *x = &p.x;
     const int64_t real_bytes = (int64_t)sizeof(real);
     p.depth = p.patch ? p.ag * p.taps : p.ag;
-    p.copy = y->low < 0 || x->low < 0 || (y->dst - 1) * y->step + y->low + y->span > y->src ||
+    p.copy = p.a_bf16 || y->low < 0 || x->low < 0 || (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
     p.band_w = p.copy ? (x->dst - 1) * x->step + x->span : x->src;
     p.band_ld = spread_ld(p.ag);
@@ -133,7 +137,8 @@ static int64_t slot_reals(const plan *p) {
 static workspace carve(const plan *p, bump *b) {
     workspace w;
     const int64_t pixels = p->flat ? FLAT_IMAGE : p->images * p->rows * p->x.dst;
-    w.band = take_reals(b, p->copy ? p->images * p->band_h * p->band_w * p->band_ld : 0);
+    w.band =
+        take_reals(b, p->copy ? (p->flat ? FLAT_IMAGE : p->images * p->band_h * p->band_w) * p->band_ld : 0);
     w.patches = take_reals(b, p->patch ? pixels * p->depth : 0);
     w.panels = take_reals(b, pixels * NR * imin(p->panels, ceil_div(64, NR)));
     w.runs = (run *)take(b, p->images * p->rows * (int64_t)sizeof(run));
@@ -155,10 +160,10 @@ static void copy_panels(const job *j, int64_t first, int64_t count, int64_t grou
     const plan *p = &j->p;
     for (int64_t panel = p0; panel < p1; panel++, out += pixels * NR) {
         const int64_t n = imin(NR, p->bg - panel * NR);
-        const real *src = j->b + first * j->ld_b + group * p->bg + panel * NR;
-        for (int64_t i = 0; i < count; i++, src += j->ld_b) {
-            vstore(out + i * NR, vload_part(src, n));
-            vstore(out + i * NR + W, n > W ? vload_part(src + W, n - W) : vzero());
+        int64_t at = first * j->ld_b + group * p->bg + panel * NR;
+        for (int64_t i = 0; i < count; i++, at += j->ld_b) {
+            vstore(out + i * NR, vget(p->b_bf16, 0, j->b, at, n));
+            vstore(out + i * NR + W, n > W ? vget(p->b_bf16, 0, j->b, at + W, n - W) : vzero());
         }
     }
 }
@@ -210,18 +215,24 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
     if (p->flat) {
         first = pass * FLAT_IMAGE;
         pixels = imin(FLAT_IMAGE, row - first);
-        base = j->a + first * j->ld_a + group * p->ag;
+        const int64_t at = first * j->ld_a + group * p->ag;
+        if (!p->copy) base = (const real *)j->a + at;
+        for (int64_t i = 0; p->copy && i < pixels; i++)
+            vmove(1, stored_at(1, j->a, at + i * j->ld_a), 0, w->band + i * ld, p->ag);
         w->runs[num_runs++] = (run){.offset = 0, .count = pixels};
         copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
     } else {
         const int64_t src_y = q0 * p->y.step + p->y.low, src_rows = (rows - 1) * p->y.step + p->y.span;
         const int64_t image_step = (p->copy ? p->band_h : p->y.src) * p->band_w * ld;
         if (!p->copy)
-            base = j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a + group * p->ag;
+            base = (const real *)j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a +
+                   group * p->ag;
         for (int64_t i = 0; i < images; i++) {
             if (p->copy)
-                conv_copy_band(j->a + (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag, j->ld_a,
-                               &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, w->band + i * image_step, ld);
+                conv_copy_band(
+                    p->a_bf16,
+                    stored_at(p->a_bf16, j->a, (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag),
+                    j->ld_a, &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, w->band + i * image_step, ld);
             for (int64_t q = 0; q < rows; q++)
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};
@@ -277,7 +288,7 @@ static void add_slots(void *arg, int64_t block, int32_t worker) {
         }
 }
 
-void conv_direct_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx, const real *dy,
+void conv_direct_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx, const real *dy,
                         int64_t lddy, real *dw, void *scratch) {
     job j = {.p = make_plan(conv), .dw = dw, .slots = (real *)scratch};
     const plan *p = &j.p;

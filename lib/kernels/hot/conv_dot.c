@@ -6,9 +6,10 @@ enum { PIXELS = 8 }; /* a row of the image is cut into these; a power of two */
 
 typedef struct job {
     const gather *g;
-    const real *src, *packed;
+    const void *src;
+    const real *packed;
     const DMI_R(dmi_epilogue) * epilogue;
-    real *dst;
+    void *dst;
     int64_t ld_src, ld_dst;
     const real *zeros; /* a pixel outside of the image */
 } job;
@@ -26,18 +27,18 @@ int64_t conv_dot_scratch(const gather *g) {
 }
 
 /* acc[p] += pixel[p] . w; the lanes are added up later. */
-static inline __attribute__((always_inline)) void add_tap(const real *const pixel[PIXELS], const real *w,
-                                                          int64_t channels, vf acc[PIXELS]) {
+DMI_INLINE void add_tap(int bf16, const void *const pixel[PIXELS], const real *w, int64_t channels,
+                        vf acc[PIXELS]) {
     int64_t c = 0;
     for (; c + W <= channels; c += W) {
         const vf weight = vload(w + c);
         UNROLL_ROWS
-        for (int p = 0; p < PIXELS; p++) acc[p] = vfma(weight, vload(pixel[p] + c), acc[p]);
+        for (int p = 0; p < PIXELS; p++) acc[p] = vfma(weight, vget(bf16, 1, pixel[p], c, W), acc[p]);
     }
     if (c == channels) return;
     const vf weight = vload(w + c);
     UNROLL_ROWS
-    for (int p = 0; p < PIXELS; p++) acc[p] = vfma(weight, vload_part(pixel[p] + c, channels - c), acc[p]);
+    for (int p = 0; p < PIXELS; p++) acc[p] = vfma(weight, vget(bf16, 0, pixel[p], c, channels - c), acc[p]);
 }
 
 /* Lanes 0, 2, 4, ... and 1, 3, 5, ... of a and then of b. */
@@ -75,7 +76,8 @@ static inline __attribute__((always_inline)) void sum_lanes(vf acc[PIXELS], real
 
 /* Channel k of the output pixels x..x+PIXELS-1 of row y (those behind the last one are computed and left):
  * tile[p * NR]. image: first source pixel. */
-static void dot_pixels(const job *j, const real *image, int64_t y, int64_t x, int64_t k, real *tile) {
+DMI_INLINE void dot_pixels(int bf16, const job *j, const void *image, int64_t y, int64_t x, int64_t k,
+                           real *tile) {
     const gather *g = j->g;
     const real *w = j->packed + k * g->taps * packed_channels(g);
     vf acc[PIXELS];
@@ -85,16 +87,17 @@ static void dot_pixels(const job *j, const real *image, int64_t y, int64_t x, in
         int64_t dy = 0, dx = 0;
         axis_tap(&g->y, g->spread, 0, ky, &dy);
         if (y + dy < 0 || y + dy >= g->y.src) continue;
-        const real *row = image + (y + dy) * g->x.src * j->ld_src;
+        const void *row = stored_at(bf16, image, (y + dy) * g->x.src * j->ld_src);
         for (int64_t kx = 0; kx < g->x.kernel; kx++) {
             axis_tap(&g->x, g->spread, 0, kx, &dx);
             const int inside = x + dx >= 0 && x + dx + PIXELS <= g->x.src;
-            const real *pixel[PIXELS];
+            const void *pixel[PIXELS];
             for (int p = 0; p < PIXELS; p++) {
                 const int64_t at = x + dx + p;
-                pixel[p] = inside || (at >= 0 && at < g->x.src) ? row + at * j->ld_src : j->zeros;
+                pixel[p] = j->zeros;
+                if (inside || (at >= 0 && at < g->x.src)) pixel[p] = stored_at(bf16, row, at * j->ld_src);
             }
-            add_tap(pixel, w + (ky * g->x.kernel + kx) * packed_channels(g), g->src_c, acc);
+            add_tap(bf16, pixel, w + (ky * g->x.kernel + kx) * packed_channels(g), g->src_c, acc);
         }
     }
     real sum[PIXELS];
@@ -106,22 +109,27 @@ static void run_row(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const gather *g = j->g;
     const int64_t image = block / g->y.dst, y = block % g->y.dst;
-    const real *src = j->src + image * g->y.src * g->x.src * j->ld_src;
+    const void *src = stored_at(g->src_bf16, j->src, image * g->y.src * g->x.src * j->ld_src);
     real tile[PIXELS * NR];
     (void)worker;
     for (int64_t x = 0; x < g->x.dst; x += PIXELS) {
         int64_t pixels[PIXELS];
         for (int p = 0; p < PIXELS; p++) pixels[p] = block * g->x.dst + x + p;
-        for (int64_t k = 0; k < g->dst_c; k++) dot_pixels(j, src, y, x, k, tile + k);
+        for (int64_t k = 0; k < g->dst_c; k++) {
+            if (g->src_bf16)
+                dot_pixels(1, j, src, y, x, k, tile + k);
+            else
+                dot_pixels(0, j, src, y, x, k, tile + k);
+        }
         for (int p = 0; p < PIXELS; p++)
             for (int64_t k = g->dst_c; k < imin(round_up(g->dst_c, W), NR); k++) tile[p * NR + k] = 0;
         conv_finish(tile, pixels, imin(PIXELS, g->x.dst - x), 0, g->dst_c, j->epilogue, g->image_pixels,
-                    j->dst, j->ld_dst);
+                    g->dst_bf16, j->dst, j->ld_dst);
     }
 }
 
-void conv_dot(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-              const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
+void conv_dot(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+              const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
     job j = {.g = g, .src = src, .packed = packed, .epilogue = epilogue, .dst = dst, .zeros = scratch};
     j.ld_src = ld_src;
     j.ld_dst = ld_dst;

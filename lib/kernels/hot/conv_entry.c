@@ -66,6 +66,8 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     const int64_t src_w = backward ? conv->out_w : conv->in_w, dst_w = backward ? conv->in_w : conv->out_w;
     g.src_c = backward ? conv->out_c : conv->in_c;
     g.dst_c = backward ? conv->in_c : conv->out_c;
+    g.src_bf16 = !backward && (conv->bf16 & DMI_BF16_IN0) != 0;
+    g.dst_bf16 = !backward && (conv->bf16 & DMI_BF16_OUT) != 0;
     g.src_cg = g.src_c / g.groups;
     g.dst_cg = g.dst_c / g.groups;
     g.taps = (int64_t)conv->kernel_h * conv->kernel_w;
@@ -117,8 +119,8 @@ size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t work
     return (size_t)conv_direct_scratch(&g, workers);
 }
 
-static void apply(dm_context *context, const gather *g, const real *src, int64_t ld_src, const void *packed,
-                  const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
+static void apply(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
+                  const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
     if (g->winograd)
         conv_winograd(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
     else if (g->dot)
@@ -127,8 +129,8 @@ static void apply(dm_context *context, const gather *g, const real *src, int64_t
         conv_direct(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
 }
 
-void DMI_K(dmi_conv_forward)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
-                             const void *packed, const DMI_R(dmi_epilogue) * epilogue, real *y, int64_t ldy,
+void DMI_K(dmi_conv_forward)(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
+                             const void *packed, const DMI_R(dmi_epilogue) * epilogue, void *y, int64_t ldy,
                              void *scratch) {
     const gather g = conv_gather(conv, DMI_CONV_FORWARD);
     apply(context, &g, x, ldx, packed, epilogue, y, ldy, scratch);
@@ -142,7 +144,7 @@ void DMI_K(dmi_conv_backward_data)(dm_context *context, const dmi_conv *conv, co
     apply(context, &g, dy, lddy, packed, accumulate ? &add : NULL, dx, lddx, scratch);
 }
 
-void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                                      const real *dy, int64_t lddy, real *dw, void *scratch) {
     if (weight_is_winograd(conv))
         conv_winograd_weight(context, conv, x, ldx, dy, lddy, dw, scratch);

@@ -63,6 +63,7 @@ typedef struct gather {
     int32_t flat;     /* a matrix product: the batch is folded into y */
     int32_t winograd; /* WINOGRAD_* */
     int32_t dot;      /* few output channels: scalar products */
+    int32_t src_bf16, dst_bf16;
 } gather;
 
 static inline int64_t imin(int64_t a, int64_t b) {
@@ -129,7 +130,8 @@ void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int6
                const real *w, real *out, int64_t ld_out);
 /* Stores tile[m][0..n), the channels from `channel` on, at pixels[m] of dst through the epilogue. */
 void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
-                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst, int64_t ld_dst);
+                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, int dst_bf16, void *dst,
+                 int64_t ld_dst);
 /* c[m][..] = a[m][..] * b for m < count: a plain product with one packed panel, `depth` long. */
 void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
                   int64_t ld_c);
@@ -150,23 +152,23 @@ void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs,
 /* ---- conv_direct.c ---- */
 /* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the
  * image; the band is dense, `channels` reals a pixel. */
-void conv_copy_band(const real *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
+void conv_copy_band(int bf16, const void *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
                     int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band);
 void conv_direct_pack(dm_context *context, const gather *g, const real *weights, real *packed);
 int64_t conv_direct_scratch(const gather *g, int32_t workers);
-void conv_direct(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-                 const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
+void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+                 const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_dot.c ---- */
 int64_t conv_dot_pack_size(const gather *g);
 void conv_dot_pack(const gather *g, const real *weights, real *packed);
 int64_t conv_dot_scratch(const gather *g);
-void conv_dot(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-              const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
+void conv_dot(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+              const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_direct_weight.c ---- */
 int64_t conv_direct_weight_scratch(const dmi_conv *conv, int32_t workers);
-void conv_direct_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx, const real *dy,
+void conv_direct_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx, const real *dy,
                         int64_t lddy, real *dw, void *scratch);
 
 /* ---- conv_winograd.c, conv_winograd_weight.c ---- */
@@ -175,10 +177,10 @@ int64_t conv_winograd_points(int64_t n);
 int64_t conv_winograd_pack_size(const gather *g);
 void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed);
 int64_t conv_winograd_scratch(const gather *g, int32_t workers);
-void conv_winograd(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch);
+void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+                   const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers);
-void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                           const real *dy, int64_t lddy, real *dw, void *scratch);
 
 #endif

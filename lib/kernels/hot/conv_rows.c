@@ -103,37 +103,35 @@ void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, con
     product_table[rows - 2](a, ld_a, tiles - large, depth, panel, c, ld_c);
 }
 
-static inline __attribute__((always_inline)) vf load_lanes(int whole, const real *p, int64_t n) {
-    return whole ? vload(p) : vload_part(p, n);
-}
-
-/* One vector of every row; `whole` and the parts of the epilogue are constants where this is inlined. */
-static inline __attribute__((always_inline)) void
-finish_column(int whole, const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
-              const DMI_R(dmi_epilogue) * e, int64_t image_pixels, real *dst, int64_t ld_dst) {
-    const vf bias = e->bias ? load_lanes(whole, e->bias + channel, n) : vzero();
+/* One vector of every row; `whole`, the storage and the parts of the epilogue are constants where this is
+ * inlined. */
+DMI_INLINE void finish_column(int whole, int bf16, const real *tile, const int64_t *pixels, int64_t count,
+                              int64_t channel, int64_t n, const DMI_R(dmi_epilogue) * e, int64_t image_pixels,
+                              void *dst, int64_t ld_dst) {
+    const vf bias = e->bias ? vget(0, whole, e->bias, channel, n) : vzero();
     for (int64_t m = 0; m < count; m++, tile += NR) {
         vf v = vload(tile);
         if (e->bias) v += bias;
         if (e->image_bias)
-            v += load_lanes(whole, e->image_bias + pixels[m] / image_pixels * e->image_bias_ld + channel, n);
-        if (e->residual) v += load_lanes(whole, e->residual + pixels[m] * e->residual_ld + channel, n);
+            v += vget(0, whole, e->image_bias, pixels[m] / image_pixels * e->image_bias_ld + channel, n);
+        if (e->residual)
+            v += vget(e->residual_bf16, whole, e->residual, pixels[m] * e->residual_ld + channel, n);
         if (e->activation == DMI_ACT_RELU) v = vrelu(v);
-        if (whole)
-            vstore(dst + pixels[m] * ld_dst + channel, v);
-        else
-            vstore_part(dst + pixels[m] * ld_dst + channel, v, n);
+        vput(bf16, whole, dst, pixels[m] * ld_dst + channel, v, n);
     }
 }
 
 void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
-                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, real *dst, int64_t ld_dst) {
+                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, int dst_bf16, void *dst,
+                 int64_t ld_dst) {
     static const DMI_R(dmi_epilogue) nothing = {.activation = DMI_ACT_NONE};
     const DMI_R(dmi_epilogue) *e = epilogue ? epilogue : &nothing;
     for (int half = 0; half < 2 && n > 0; half++, tile += W, channel += W, n -= W) {
-        if (n >= W)
-            finish_column(1, tile, pixels, count, channel, W, e, image_pixels, dst, ld_dst);
+        if (n >= W && dst_bf16)
+            finish_column(1, 1, tile, pixels, count, channel, W, e, image_pixels, dst, ld_dst);
+        else if (n >= W)
+            finish_column(1, 0, tile, pixels, count, channel, W, e, image_pixels, dst, ld_dst);
         else
-            finish_column(0, tile, pixels, count, channel, n, e, image_pixels, dst, ld_dst);
+            finish_column(0, dst_bf16, tile, pixels, count, channel, n, e, image_pixels, dst, ld_dst);
     }
 }

@@ -75,22 +75,26 @@ INLINE int is_there(int n, int point) {
 
 /* The pixels of a source that a tile reads: rows and columns outside of the image have none. */
 typedef struct patch {
-    const real *row[POINTS2], *zeros;
-    int64_t column[POINTS2]; /* reals, -1: outside */
+    const void *row[POINTS2], *zeros;
+    int64_t column[POINTS2]; /* numbers, -1: outside */
+    int32_t bf16;
 } patch;
 
 static void make_patch(patch *p, const image_map *map, int64_t image, int64_t y, int64_t x, int rows,
                        int columns, int64_t h, int64_t w, const real *zeros) {
+    p->bf16 = map->bf16;
     p->zeros = zeros;
     for (int i = 0; i < rows; i++)
-        p->row[i] = y + i >= 0 && y + i < h ? map->data + (image * map->h + y + i) * map->w * map->ld : NULL;
+        p->row[i] = y + i >= 0 && y + i < h
+                        ? stored_at(map->bf16, map->data, (image * map->h + y + i) * map->w * map->ld)
+                        : NULL;
     for (int j = 0; j < columns; j++) p->column[j] = x + j >= 0 && x + j < w ? (x + j) * map->ld : -1;
 }
 
 /* `lanes` channels from c on, at least W where `whole`. */
-INLINE vf load_pixel(const patch *p, int i, int j, int whole, int64_t c, int64_t lanes) {
-    const real *at = p->row[i] && p->column[j] >= 0 ? p->row[i] + p->column[j] : p->zeros;
-    return whole ? vload(at + c) : vload_part(at + c, lanes);
+INLINE vf load_pixel(const patch *p, int i, int j, int whole, int bf16, int64_t c, int64_t lanes) {
+    const void *at = p->row[i] && p->column[j] >= 0 ? stored_at(bf16, p->row[i], p->column[j]) : p->zeros;
+    return vget(bf16, whole, at, c, lanes);
 }
 
 /* What a tile's pixels are turned into along an axis. */
@@ -109,12 +113,12 @@ INLINE int pixels_read(int what, int n) {
     return what == LARGE ? 2 * n + 1 : what == GRADIENT ? n : n + 1;
 }
 
-INLINE void input_tile(int what, int high, int wide, int whole, const patch *p, int64_t c, int64_t lanes,
-                       real *v, int64_t stride) {
+INLINE void input_tile(int what, int high, int wide, int whole, int bf16, const patch *p, int64_t c,
+                       int64_t lanes, real *v, int64_t stride) {
     vf half[POINTS2][POINTS2];
     for (int j = 0; j < pixels_read(what, wide); j++) {
         vf in[POINTS2], t[POINTS2];
-        for (int i = 0; i < pixels_read(what, high); i++) in[i] = load_pixel(p, i, j, whole, c, lanes);
+        for (int i = 0; i < pixels_read(what, high); i++) in[i] = load_pixel(p, i, j, whole, bf16, c, lanes);
         axis_points(what, high, in, t);
         for (int i = 0; i < POINTS2; i++)
             if (is_there(high, i)) half[i][j] = t[i];
@@ -132,10 +136,12 @@ typedef void (*tile_fn)(const patch *p, int64_t c, int64_t lanes, real *v, int64
 
 #define DEFINE_INPUT(NAME, WHAT, H, WIDE)                                                                    \
     static void NAME##_##H##WIDE(const patch *p, int64_t c, int64_t lanes, real *v, int64_t stride) {        \
-        if (lanes >= W)                                                                                      \
-            input_tile(WHAT, H, WIDE, 1, p, c, lanes, v, stride);                                            \
+        if (lanes >= W && p->bf16)                                                                           \
+            input_tile(WHAT, H, WIDE, 1, 1, p, c, lanes, v, stride);                                         \
+        else if (lanes >= W)                                                                                 \
+            input_tile(WHAT, H, WIDE, 1, 0, p, c, lanes, v, stride);                                         \
         else                                                                                                 \
-            input_tile(WHAT, H, WIDE, 0, p, c, lanes, v, stride);                                            \
+            input_tile(WHAT, H, WIDE, 0, p->bf16, p, c, lanes, v, stride);                                   \
     }
 #define DEFINE_INPUTS(NAME, WHAT)                                                                            \
     DEFINE_INPUT(NAME, WHAT, 3, 3)                                                                           \
@@ -197,28 +203,25 @@ void conv_stride2_gradient(const tile_list *list, int64_t first, int64_t last, c
 /* Where one vector of a tile's outputs goes. */
 typedef struct sink {
     vf bias; /* all that the tile's pixels have in common */
-    const real *residual;
-    real *dst;                  /* first pixel of the tile, and its residual */
-    int64_t residual_ld, ld, w; /* reals from pixel to pixel, pixels from row to row */
+    const void *residual;
+    void *dst;                  /* first pixel of the tile, and its residual */
+    int64_t residual_ld, ld, w; /* numbers from pixel to pixel, pixels from row to row */
     int64_t lanes;              /* channels of this vector */
-    int32_t relu, inside_h, inside_w;
+    int32_t relu, inside_h, inside_w, bf16, residual_bf16;
 } sink;
 
 /* Stores `count` pixels of row i, `step` apart from column j on, as far as they are inside. */
-INLINE void store_pixels(const sink *s, int whole, int64_t i, int64_t j, int step, const vf *y, int count) {
-    real *out = s->dst + (i * s->w + j) * s->ld;
-    const real *in = s->residual ? s->residual + (i * s->w + j) * s->residual_ld : NULL;
+INLINE void store_pixels(const sink *s, int whole, int bf16, int64_t i, int64_t j, int step, const vf *y,
+                         int count) {
+    const int64_t first = i * s->w + j;
     for (int k = 0; k < count; k++) {
         vf value = y[k] + s->bias;
         if (!whole && j + k * step >= s->inside_w) return;
-        if (in)
-            value += whole ? vload(in + k * step * s->residual_ld)
-                           : vload_part(in + k * step * s->residual_ld, s->lanes);
+        if (s->residual)
+            value +=
+                vget(s->residual_bf16, whole, s->residual, (first + k * step) * s->residual_ld, s->lanes);
         if (s->relu) value = vrelu(value);
-        if (whole)
-            vstore(out + k * step * s->ld, value);
-        else
-            vstore_part(out + k * step * s->ld, value, s->lanes);
+        vput(bf16, whole, s->dst, (first + k * step) * s->ld, value, s->lanes);
     }
 }
 
@@ -234,7 +237,8 @@ INLINE void load_column(int high, const real *m, int64_t stride, int j, vf t[POI
 }
 
 /* `whole`: all pixels and all channels of the vector exist. */
-INLINE void strided_tile(int high, int wide, int whole, const real *m, int64_t stride, const sink *s) {
+INLINE void strided_tile(int high, int wide, int whole, int bf16, const real *m, int64_t stride,
+                         const sink *s) {
     vf half[4][POINTS2];
     for (int j = 0; j < POINTS2; j++) {
         vf t[POINTS2], two[4], one[4];
@@ -247,12 +251,12 @@ INLINE void strided_tile(int high, int wide, int whole, const real *m, int64_t s
         vf two[4], one[4];
         output_axis(wide, half[i], two, one);
         for (int j = 0; j < wide; j++) two[j] += one[j];
-        store_pixels(s, whole, i, 0, 1, two, wide);
+        store_pixels(s, whole, bf16, i, 0, 1, two, wide);
     }
 }
 
 /* pad: which of two neighbours the two taps make. */
-INLINE void spread_tile(int high, int wide, int whole, int pad, const real *m, int64_t stride,
+INLINE void spread_tile(int high, int wide, int whole, int bf16, int pad, const real *m, int64_t stride,
                         const sink *s) {
     vf half[2][4][POINTS2];
     for (int j = 0; j < POINTS2; j++) {
@@ -268,37 +272,33 @@ INLINE void spread_tile(int high, int wide, int whole, int pad, const real *m, i
     for (int i = 0; i < 2 * high && (whole || i < s->inside_h); i++) {
         vf two[4], one[4];
         output_axis(wide, half[i % 2][i / 2], two, one);
-        store_pixels(s, whole, i, pad, 2, two, wide);
-        store_pixels(s, whole, i, 1 - pad, 2, one, wide);
+        store_pixels(s, whole, bf16, i, pad, 2, two, wide);
+        store_pixels(s, whole, bf16, i, 1 - pad, 2, one, wide);
     }
 }
 
 typedef void (*output_fn)(const real *m, int64_t stride, const sink *s);
 
-#define DEFINE_OUTPUT(H, WIDE)                                                                               \
-    static void strided_##H##WIDE(const real *m, int64_t stride, const sink *s) {                            \
-        strided_tile(H, WIDE, 1, m, stride, s);                                                              \
+/* NAME_HW stores whole tiles, NAME_part_HW those of which only a part exists. */
+#define DEFINE_OUTPUT(NAME, TILE, H, WIDE, ...)                                                              \
+    static void NAME##_##H##WIDE(const real *m, int64_t stride, const sink *s) {                             \
+        if (s->bf16)                                                                                         \
+            TILE(H, WIDE, 1, 1, __VA_ARGS__);                                                                \
+        else                                                                                                 \
+            TILE(H, WIDE, 1, 0, __VA_ARGS__);                                                                \
     }                                                                                                        \
-    static void strided_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                       \
-        strided_tile(H, WIDE, 0, m, stride, s);                                                              \
-    }                                                                                                        \
-    static void spread0_##H##WIDE(const real *m, int64_t stride, const sink *s) {                            \
-        spread_tile(H, WIDE, 1, 0, m, stride, s);                                                            \
-    }                                                                                                        \
-    static void spread0_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                       \
-        spread_tile(H, WIDE, 0, 0, m, stride, s);                                                            \
-    }                                                                                                        \
-    static void spread1_##H##WIDE(const real *m, int64_t stride, const sink *s) {                            \
-        spread_tile(H, WIDE, 1, 1, m, stride, s);                                                            \
-    }                                                                                                        \
-    static void spread1_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                       \
-        spread_tile(H, WIDE, 0, 1, m, stride, s);                                                            \
+    static void NAME##_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                        \
+        TILE(H, WIDE, 0, s->bf16, __VA_ARGS__);                                                              \
     }
+#define DEFINE_OUTPUTS(H, WIDE)                                                                              \
+    DEFINE_OUTPUT(strided, strided_tile, H, WIDE, m, stride, s)                                              \
+    DEFINE_OUTPUT(spread0, spread_tile, H, WIDE, 0, m, stride, s)                                            \
+    DEFINE_OUTPUT(spread1, spread_tile, H, WIDE, 1, m, stride, s)
 
-DEFINE_OUTPUT(3, 3)
-DEFINE_OUTPUT(3, 4)
-DEFINE_OUTPUT(4, 3)
-DEFINE_OUTPUT(4, 4)
+DEFINE_OUTPUTS(3, 3)
+DEFINE_OUTPUTS(3, 4)
+DEFINE_OUTPUTS(4, 3)
+DEFINE_OUTPUTS(4, 4)
 
 /* Indexed by whole, high == 4 and wide == 4. */
 #define OUTPUT_TABLE(NAME)                                                                                   \
@@ -316,10 +316,11 @@ static const output_fn spread1_table[2][2][2] = OUTPUT_TABLE(spread1);
 /* grow: pixels of dst along an axis for each of the tile's. */
 static void store_tiles(const tile_list *list, int64_t first, int64_t last, int64_t grow,
                         const output_fn table[2][2][2], const real *m, int64_t stride, int64_t ld,
-                        int64_t channels, const DMI_R(dmi_epilogue) * e, real *dst, int64_t ld_dst, int64_t h,
-                        int64_t w) {
-    sink s = {.ld = ld_dst, .w = w, .relu = e && e->activation == DMI_ACT_RELU};
+                        int64_t channels, const DMI_R(dmi_epilogue) * e, int dst_bf16, void *dst,
+                        int64_t ld_dst, int64_t h, int64_t w) {
+    sink s = {.ld = ld_dst, .w = w, .relu = e && e->activation == DMI_ACT_RELU, .bf16 = dst_bf16};
     if (e) s.residual_ld = e->residual_ld;
+    if (e) s.residual_bf16 = e->residual_bf16;
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const int64_t y = grow * t->y, x = grow * t->x, pixel = (t->image * h + y) * w + x;
@@ -328,8 +329,10 @@ static void store_tiles(const tile_list *list, int64_t first, int64_t last, int6
         const int inside = s.inside_h == grow * t->high && s.inside_w == grow * t->wide;
         for (int64_t c = 0; c < channels; c += W) {
             s.lanes = channels - c;
-            s.dst = dst + pixel * ld_dst + c;
-            s.residual = e && e->residual ? e->residual + pixel * s.residual_ld + c : NULL;
+            s.dst = stored_to(dst_bf16, dst, pixel * ld_dst + c);
+            s.residual = NULL;
+            if (e && e->residual)
+                s.residual = stored_at(s.residual_bf16, e->residual, pixel * s.residual_ld + c);
             s.bias = e && e->bias ? vload_part(e->bias + c, s.lanes) : vzero();
             if (e && e->image_bias)
                 s.bias += vload_part(e->image_bias + t->image * e->image_bias_ld + c, s.lanes);
@@ -340,17 +343,18 @@ static void store_tiles(const tile_list *list, int64_t first, int64_t last, int6
 
 void conv_stride2_output(const tile_list *list, int64_t first, int64_t last, int64_t pad, const real *m,
                          int64_t stride, int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue,
-                         real *dst, int64_t ld_dst, int64_t h, int64_t w) {
+                         int dst_bf16, void *dst, int64_t ld_dst, int64_t h, int64_t w) {
     (void)pad;
-    store_tiles(list, first, last, 1, strided_table, m, stride, ld, channels, epilogue, dst, ld_dst, h, w);
+    store_tiles(list, first, last, 1, strided_table, m, stride, ld, channels, epilogue, dst_bf16, dst, ld_dst,
+                h, w);
 }
 
 void conv_stride2_spread_output(const tile_list *list, int64_t first, int64_t last, int64_t pad,
                                 const real *m, int64_t stride, int64_t ld, int64_t channels,
-                                const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, int64_t h,
-                                int64_t w) {
+                                const DMI_R(dmi_epilogue) * epilogue, int dst_bf16, void *dst, int64_t ld_dst,
+                                int64_t h, int64_t w) {
     store_tiles(list, first, last, 2, pad ? spread1_table : spread0_table, m, stride, ld, channels, epilogue,
-                dst, ld_dst, h, w);
+                dst_bf16, dst, ld_dst, h, w);
 }
 
 /* ---- weights ---- */

@@ -35,11 +35,11 @@ void conv_stride2_gradient(const tile_list *list, int64_t first, int64_t last, c
 /* As conv_winograd_output; dst is the smaller image, or the larger one: h x w pixels. */
 void conv_stride2_output(const tile_list *list, int64_t first, int64_t last, int64_t pad, const real *m,
                          int64_t stride, int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue,
-                         real *dst, int64_t ld_dst, int64_t h, int64_t w);
+                         int dst_bf16, void *dst, int64_t ld_dst, int64_t h, int64_t w);
 void conv_stride2_spread_output(const tile_list *list, int64_t first, int64_t last, int64_t pad,
                                 const real *m, int64_t stride, int64_t ld, int64_t channels,
-                                const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, int64_t h,
-                                int64_t w);
+                                const DMI_R(dmi_epilogue) * epilogue, int dst_bf16, void *dst, int64_t ld_dst,
+                                int64_t h, int64_t w);
 /* As conv_winograd_kernel and conv_winograd_kernel_gradient. */
 void conv_stride2_kernel(const real *g, real *u, int64_t stride);
 void conv_stride2_kernel_gradient(const real *du, int64_t stride, real *dg);

@@ -115,4 +115,83 @@ static inline vf vpositive(vf y, vf v) {
     return (vf)((vmask)v & (vmask)(y > vzero()));
 }
 
+/* ---- values that may be stored as bf16 ---- */
+
+/* `bf16` is a constant wherever speed matters. Narrowing is dmi_bf16_from_float() of each lane, in integers:
+ * vcvtneps2bf16 would flush subnormal numbers. The f64 engine stores reals alone. */
+#define DMI_INLINE static inline __attribute__((always_inline))
+
+#if DMI_REAL_BITS == 32
+typedef uint16_t vh __attribute__((vector_size(VECTOR_ALIGN / 2)));
+typedef uint16_t vh_unaligned __attribute__((vector_size(VECTOR_ALIGN / 2), aligned(2), may_alias));
+typedef uint32_t vu __attribute__((vector_size(VECTOR_ALIGN)));
+
+static inline vf vwiden(vh v) {
+    return (vf)(__builtin_convertvector(v, vu) << 16);
+}
+
+static inline vh vnarrow(vf v) {
+    const vu bits = (vu)v, nan = (vu)(v != v), rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+    return __builtin_convertvector(((rounded & ~nan) | ((bits | 0x400000u) & nan)) >> 16, vh);
+}
+#endif
+
+/* Bytes of a stored number. */
+DMI_INLINE int64_t stored_bytes(int bf16) {
+    return bf16 && DMI_REAL_BITS == 32 ? 2 : (int64_t)sizeof(real);
+}
+
+DMI_INLINE const void *stored_at(int bf16, const void *p, int64_t i) {
+    return (const char *)p + i * stored_bytes(bf16);
+}
+
+DMI_INLINE void *stored_to(int bf16, void *p, int64_t i) {
+    return (char *)p + i * stored_bytes(bf16);
+}
+
+/* The first n of the W numbers from number i on; all of them with `whole`. */
+DMI_INLINE vf vget(int bf16, int whole, const void *p, int64_t i, int64_t n) {
+#if DMI_REAL_BITS == 32
+    if (bf16) {
+        const uint16_t *from = (const uint16_t *)p + i;
+        vh v = {0};
+        if (whole || n >= W) return vwiden(*(const vh_unaligned *)from);
+        if (n > 0) memcpy(&v, from, (size_t)n * sizeof *from);
+        return vwiden(v);
+    }
+#endif
+    (void)bf16;
+    return whole ? vload((const real *)p + i) : vload_part((const real *)p + i, n);
+}
+
+DMI_INLINE void vput(int bf16, int whole, void *p, int64_t i, vf v, int64_t n) {
+#if DMI_REAL_BITS == 32
+    if (bf16) {
+        uint16_t *to = (uint16_t *)p + i;
+        const vh narrow = vnarrow(v);
+        if (whole || n >= W)
+            *(vh_unaligned *)to = narrow;
+        else if (n > 0)
+            memcpy(to, &narrow, (size_t)n * sizeof *to);
+        return;
+    }
+#endif
+    (void)bf16;
+    if (whole)
+        vstore((real *)p + i, v);
+    else
+        vstore_part((real *)p + i, v, n);
+}
+
+/* n numbers from one storage to another. */
+DMI_INLINE void vmove(int from16, const void *from, int to16, void *to, int64_t n) {
+    if (from16 == to16) {
+        memcpy(to, from, (size_t)(n * stored_bytes(to16)));
+        return;
+    }
+    int64_t i = 0;
+    for (; i + W <= n; i += W) vput(to16, 1, to, i, vget(from16, 1, from, i, W), W);
+    if (i < n) vput(to16, 0, to, i, vget(from16, 0, from, i, n - i), n - i);
+}
+
 #endif

@@ -35,7 +35,7 @@ typedef struct job {
     image_map src;
     const real *u;
     const DMI_R(dmi_epilogue) * epilogue;
-    real *dst;
+    void *dst;
     int64_t ld_dst;
     char *scratch;
     int64_t worker_bytes;
@@ -129,12 +129,12 @@ static void transform_input(const job *j, const workspace *w, int64_t first, int
 static void transform_output(const job *j, const workspace *w, int64_t first, int64_t last) {
     const gather *g = j->g;
     if (g->winograd == WINOGRAD_STRIDE2)
-        (g->spread ? conv_stride2_spread_output
-                   : conv_stride2_output)(&w->list, first, last, g->y.pad, w->m, j->p.m_stride, j->p.dst_ld,
-                                          g->dst_c, j->epilogue, j->dst, j->ld_dst, g->y.dst, g->x.dst);
+        (g->spread ? conv_stride2_spread_output : conv_stride2_output)(
+            &w->list, first, last, g->y.pad, w->m, j->p.m_stride, j->p.dst_ld, g->dst_c, j->epilogue,
+            g->dst_bf16, j->dst, j->ld_dst, g->y.dst, g->x.dst);
     else
         conv_winograd_output(&w->list, first, last, w->m, j->p.m_stride, j->p.dst_ld, j->g->dst_c,
-                             j->epilogue, j->dst, j->ld_dst, j->g->y.dst, j->g->x.dst);
+                             j->epilogue, g->dst_bf16, j->dst, j->ld_dst, j->g->y.dst, j->g->x.dst);
 }
 
 static void run_block(void *arg, int64_t block, int32_t worker) {
@@ -169,13 +169,13 @@ static void shared_output(void *arg, int64_t block, int32_t worker) {
     transform_output(j, j->shared, block * SHARED_TILES, imin((block + 1) * SHARED_TILES, j->p.total));
 }
 
-void conv_winograd(dm_context *context, const gather *g, const real *src, int64_t ld_src, const real *packed,
-                   const DMI_R(dmi_epilogue) * epilogue, real *dst, int64_t ld_dst, void *scratch) {
+void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+                   const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
     job j = {
         .g = g, .p = make_plan(g, dmi_num_workers(context)), .u = packed, .epilogue = epilogue, .dst = dst};
     bump b = {.base = (char *)scratch};
     workspace w = carve(g, &j.p, &b);
-    j.src = (image_map){.data = src, .ld = ld_src, .h = g->y.src, .w = g->x.src};
+    j.src = (image_map){.data = src, .ld = ld_src, .h = g->y.src, .w = g->x.src, .bf16 = g->src_bf16};
     j.ld_dst = ld_dst;
     j.scratch = (char *)scratch;
     j.worker_bytes = b.used;

@@ -106,8 +106,9 @@ static inline void position_range(const tile_list *list, int32_t kind, int64_t p
 
 /* A map of images, dense rows of pixels ld apart. */
 typedef struct image_map {
-    const real *data;
+    const void *data;
     int64_t ld, h, w;
+    int32_t bf16;
 } image_map;
 
 /* v[position * stride + tile * ld + c] for all tiles [first, last) of the list. `zeros` holds `channels`
@@ -120,8 +121,8 @@ void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, 
                             int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld);
 /* y = A^T m A through the epilogue; m[position * stride + tile * ld + k]. */
 void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, const real *m, int64_t stride,
-                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue, real *dst,
-                          int64_t ld_dst, int64_t h, int64_t w);
+                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * epilogue, int dst_bf16,
+                          void *dst, int64_t ld_dst, int64_t h, int64_t w);
 /* u[position * stride + 0..NR) = G g G^T of NR kernels g[tap][0..NR). */
 void conv_winograd_kernel(const real *g, real *u, int64_t stride);
 /* dg[tap][0..NR) = G^T du G of du[position * stride + 0..NR). */

@@ -70,11 +70,12 @@ INLINE void gradient_points(int n, const vf y[4], vf t[POINTS]) {
 }
 
 /* B^T d B of one tile and vector; pixel[i * 6 + j] points at the input's first channel. */
-INLINE void input_tile(int high, int wide, const real *const *pixel, int64_t c, real *v, int64_t stride) {
+INLINE void input_tile(int high, int wide, int bf16, const void *const *pixel, int64_t c, real *v,
+                       int64_t stride) {
     vf half[POINTS][POINTS];
     for (int j = 0; j < wide + 2; j++) {
         vf d[POINTS], t[POINTS];
-        for (int i = 0; i < high + 2; i++) d[i] = vload(pixel[i * POINTS + j] + c);
+        for (int i = 0; i < high + 2; i++) d[i] = vget(bf16, 1, pixel[i * POINTS + j], c, W);
         input_points(high, d, t);
         for (int i = 0; i < POINTS; i++)
             if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
@@ -88,11 +89,12 @@ INLINE void input_tile(int high, int wide, const real *const *pixel, int64_t c, 
     }
 }
 
-INLINE void gradient_tile(int high, int wide, const real *const *pixel, int64_t c, real *m, int64_t stride) {
+INLINE void gradient_tile(int high, int wide, int bf16, const void *const *pixel, int64_t c, real *m,
+                          int64_t stride) {
     vf half[POINTS][4];
     for (int j = 0; j < wide; j++) {
         vf y[4], t[POINTS];
-        for (int i = 0; i < high; i++) y[i] = vload(pixel[i * POINTS + j] + c);
+        for (int i = 0; i < high; i++) y[i] = vget(bf16, 1, pixel[i * POINTS + j], c, W);
         gradient_points(high, y, t);
         for (int i = 0; i < POINTS; i++)
             if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
@@ -121,85 +123,91 @@ INLINE void output_columns(int high, int wide, const real *m, int64_t stride, vf
 /* Where one vector of a tile's outputs goes: dst and residual point at its first pixel. */
 typedef struct sink {
     vf bias; /* all that the tile's pixels have in common */
-    const real *residual;
-    real *dst;
-    int64_t residual_ld, ld, w; /* reals from pixel to pixel, pixels from row to row */
+    const void *residual;
+    void *dst;
+    int64_t residual_ld, ld, w; /* numbers from pixel to pixel, pixels from row to row */
     int64_t lanes;              /* channels of this vector */
-    int32_t relu, inside_h, inside_w;
+    int32_t relu, inside_h, inside_w, residual_bf16;
 } sink;
 
 /* `whole`: all pixels and all channels of the vector exist. */
-INLINE void output_tile(int high, int wide, int whole, const real *m, int64_t stride, const sink *s) {
+INLINE void output_tile(int high, int wide, int whole, int bf16, const real *m, int64_t stride,
+                        const sink *s) {
     vf half[4][POINTS];
     output_columns(high, wide, m, stride, half);
     const int rows = whole ? high : s->inside_h, columns = whole ? wide : s->inside_w;
     for (int i = 0; i < rows; i++) {
         vf y[4];
-        real *out = s->dst + i * s->w * s->ld;
         output_points(wide, half[i], y);
         for (int j = 0; j < wide; j++) y[j] += s->bias;
         if (s->residual) {
-            const real *in = s->residual + i * s->w * s->residual_ld;
+            int64_t in = i * s->w * s->residual_ld;
             for (int j = 0; j < wide && j < columns; j++, in += s->residual_ld)
-                y[j] += whole ? vload(in) : vload_part(in, s->lanes);
+                y[j] += vget(s->residual_bf16, whole, s->residual, in, s->lanes);
         }
         if (s->relu)
             for (int j = 0; j < wide; j++) y[j] = vrelu(y[j]);
-        for (int j = 0; j < wide && j < columns; j++, out += s->ld) {
-            if (whole)
-                vstore(out, y[j]);
-            else
-                vstore_part(out, y[j], s->lanes);
-        }
+        int64_t out = i * s->w * s->ld;
+        for (int j = 0; j < wide && j < columns; j++, out += s->ld)
+            vput(bf16, whole, s->dst, out, y[j], s->lanes);
     }
 }
 
-typedef void (*map_fn)(const real *const *pixel, int64_t c, real *v, int64_t stride);
+typedef void (*map_fn)(const void *const *pixel, int64_t c, real *v, int64_t stride);
 typedef void (*output_fn)(const real *m, int64_t stride, const sink *s);
 
-#define DEFINE_TILE(H, WIDE)                                                                                 \
-    static void input_##H##WIDE(const real *const *pixel, int64_t c, real *v, int64_t stride) {              \
-        input_tile(H, WIDE, pixel, c, v, stride);                                                            \
+#define DEFINE_STORED_TILE(H, WIDE, BF16, NAME)                                                              \
+    static void input_##NAME(const void *const *pixel, int64_t c, real *v, int64_t stride) {                 \
+        input_tile(H, WIDE, BF16, pixel, c, v, stride);                                                      \
     }                                                                                                        \
-    static void gradient_##H##WIDE(const real *const *pixel, int64_t c, real *m, int64_t stride) {           \
-        gradient_tile(H, WIDE, pixel, c, m, stride);                                                         \
+    static void gradient_##NAME(const void *const *pixel, int64_t c, real *m, int64_t stride) {              \
+        gradient_tile(H, WIDE, BF16, pixel, c, m, stride);                                                   \
     }                                                                                                        \
-    static void output_##H##WIDE(const real *m, int64_t stride, const sink *s) {                             \
-        output_tile(H, WIDE, 1, m, stride, s);                                                               \
+    static void output_##NAME(const real *m, int64_t stride, const sink *s) {                                \
+        output_tile(H, WIDE, 1, BF16, m, stride, s);                                                         \
     }                                                                                                        \
-    static void output_part_##H##WIDE(const real *m, int64_t stride, const sink *s) {                        \
-        output_tile(H, WIDE, 0, m, stride, s);                                                               \
+    static void output_part_##NAME(const real *m, int64_t stride, const sink *s) {                           \
+        output_tile(H, WIDE, 0, BF16, m, stride, s);                                                         \
     }
+#define DEFINE_TILE(H, WIDE)                                                                                 \
+    DEFINE_STORED_TILE(H, WIDE, 0, H##WIDE)                                                                  \
+    DEFINE_STORED_TILE(H, WIDE, 1, H##WIDE##_bf16)
 
 DEFINE_TILE(3, 4)
 DEFINE_TILE(4, 4)
 DEFINE_TILE(4, 3)
 DEFINE_TILE(3, 3)
 
-/* Indexed by high == 4 and wide == 4, outputs first by whole. */
-static const map_fn input_table[2][2] = {{input_33, input_34}, {input_43, input_44}};
-static const map_fn gradient_table[2][2] = {{gradient_33, gradient_34}, {gradient_43, gradient_44}};
-static const output_fn output_table[2][2][2] = {
-    {{output_part_33, output_part_34}, {output_part_43, output_part_44}},
-    {{output_33, output_34}, {output_43, output_44}}};
+/* Indexed by bf16, high == 4 and wide == 4, outputs first by whole. */
+#define SIZES(NAME, STORED)                                                                                  \
+    {                                                                                                        \
+        {NAME##_33##STORED, NAME##_34##STORED}, {                                                            \
+            NAME##_43##STORED, NAME##_44##STORED                                                             \
+        }                                                                                                    \
+    }
+static const map_fn input_table[2][2][2] = {SIZES(input, ), SIZES(input, _bf16)};
+static const map_fn gradient_table[2][2][2] = {SIZES(gradient, ), SIZES(gradient, _bf16)};
+static const output_fn output_table[2][2][2][2] = {{SIZES(output_part, ), SIZES(output_part, _bf16)},
+                                                   {SIZES(output, ), SIZES(output, _bf16)}};
 
 /* Pointers to the rows x columns pixels from (y, x) on; `zeros` for those outside of [0, h) x [0, w). */
 static void find_pixels(const image_map *map, const tile *t, int64_t border, int64_t h, int64_t w,
-                        const real *zeros, const real **pixel) {
+                        const void *zeros, const void **pixel) {
     for (int i = 0; i < t->high + 2 * border; i++)
         for (int j = 0; j < t->wide + 2 * border; j++) {
             const int64_t y = t->y + i - border, x = t->x + j - border;
             const int inside = y >= 0 && y < h && x >= 0 && x < w;
             pixel[i * POINTS + j] =
-                inside ? map->data + ((t->image * map->h + y) * map->w + x) * map->ld : zeros;
+                inside ? stored_at(map->bf16, map->data, ((t->image * map->h + y) * map->w + x) * map->ld)
+                       : zeros;
         }
 }
 
-/* The last, incomplete vector of channels: copies of the pixels, filled up with zeros. */
-static void copy_tails(const real **pixel, int64_t c, int64_t n, real *copies) {
+/* The last, incomplete vector of channels: reals of the pixels, filled up with zeros. */
+static void copy_tails(int bf16, const void **pixel, int64_t c, int64_t n, real *copies) {
     for (int i = 0; i < POSITIONS; i++, copies += W) {
         if (!pixel[i]) continue;
-        vstore(copies, vload_part(pixel[i] + c, n));
+        vstore(copies, vget(bf16, 0, pixel[i], c, n));
         pixel[i] = copies;
     }
 }
@@ -208,15 +216,15 @@ void conv_winograd_input(const tile_list *list, int64_t first, int64_t last, con
                          int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld) {
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
-        const map_fn transform = input_table[t->high == 4][t->wide == 4];
-        const real *pixel[POSITIONS] = {NULL};
+        const map_fn transform = input_table[map->bf16][t->high == 4][t->wide == 4];
+        const void *pixel[POSITIONS] = {NULL};
         real copies[POSITIONS * W], *out = v + i * ld;
         int64_t c = 0;
         find_pixels(map, t, 1, map->h, map->w, zeros, pixel);
         for (; c + W <= channels; c += W) transform(pixel, c, out + c, stride);
         if (c == channels) continue;
-        copy_tails(pixel, c, channels - c, copies);
-        transform(pixel, 0, out + c, stride);
+        copy_tails(map->bf16, pixel, c, channels - c, copies);
+        input_table[0][t->high == 4][t->wide == 4](pixel, 0, out + c, stride);
     }
 }
 
@@ -224,15 +232,16 @@ void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, 
                             int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld) {
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
-        const map_fn transform = gradient_table[t->high == 4][t->wide == 4];
-        const real *pixel[POSITIONS] = {NULL};
+        const map_fn transform = gradient_table[map->bf16][t->high == 4][t->wide == 4];
+        const void *pixel[POSITIONS] = {NULL};
         real copies[POSITIONS * W];
         int64_t c = 0;
         find_pixels(map, t, 0, t->y + t->inside_h, t->x + t->inside_w, zeros, pixel);
         for (; c + W <= channels; c += W) transform(pixel, c, m + (c / NR * ld + i) * NR + c % NR, stride);
         if (c < channels) {
-            copy_tails(pixel, c, channels - c, copies);
-            transform(pixel, 0, m + (c / NR * ld + i) * NR + c % NR, stride);
+            copy_tails(map->bf16, pixel, c, channels - c, copies);
+            gradient_table[0][t->high == 4][t->wide == 4](pixel, 0, m + (c / NR * ld + i) * NR + c % NR,
+                                                          stride);
             c += W;
         }
         if (c % NR == 0) continue; /* else clear the rest of the panel: leftovers may be slow denormals */
@@ -240,29 +249,27 @@ void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, 
     }
 }
 
-/* Asks for the lines of one row of `count` pixels, ld apart. */
-INLINE void fetch_row(const real *row, int count, int64_t ld, int for_writing) {
-    for (int j = 0; j < count; j++) {
-        if (for_writing)
-            __builtin_prefetch(row + j * ld, 1);
-        else
-            __builtin_prefetch(row + j * ld, 0);
-    }
+/* Asks for the lines of one row of `count` pixels that will be written. */
+INLINE void fetch_row(const void *row, int count, int64_t bytes) {
+    for (int j = 0; j < count; j++) __builtin_prefetch((const char *)row + j * bytes, 1);
 }
 
 /* One tile ahead: its products at channel c and the pixels that they will become. */
-INLINE void fetch_output(const tile *t, const real *m, int64_t stride, const sink *s, int64_t c, int64_t h) {
+INLINE void fetch_output(const tile *t, const real *m, int64_t stride, const sink *s, int64_t c, int64_t h,
+                         int bf16) {
     const int64_t pixel = (t->image * h + t->y) * s->w + t->x;
     for (int p = 0; p < POSITIONS; p++) __builtin_prefetch(m + p * stride, 0);
     for (int i = 0; i < t->inside_h; i++)
-        fetch_row(s->dst + (pixel + i * s->w) * s->ld + c, t->inside_w, s->ld, 1);
+        fetch_row(stored_at(bf16, s->dst, (pixel + i * s->w) * s->ld + c), t->inside_w,
+                  s->ld * stored_bytes(bf16));
 }
 
 void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, const real *m, int64_t stride,
-                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * e, real *dst,
-                          int64_t ld_dst, int64_t h, int64_t w) {
+                          int64_t ld, int64_t channels, const DMI_R(dmi_epilogue) * e, int dst_bf16,
+                          void *dst, int64_t ld_dst, int64_t h, int64_t w) {
     sink s = {.ld = ld_dst, .w = w, .relu = e && e->activation == DMI_ACT_RELU};
     if (e) s.residual_ld = e->residual_ld;
+    if (e) s.residual_bf16 = e->residual_bf16;
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const int64_t pixel = (t->image * h + t->y) * w + t->x;
@@ -272,13 +279,17 @@ void conv_winograd_output(const tile_list *list, int64_t first, int64_t last, co
         s.inside_w = t->inside_w;
         for (int64_t c = 0; c < channels; c += W) {
             s.lanes = channels - c;
-            s.dst = dst + pixel * ld_dst + c;
-            s.residual = e && e->residual ? e->residual + pixel * s.residual_ld + c : NULL;
+            s.dst = stored_to(dst_bf16, dst, pixel * ld_dst + c);
+            s.residual = NULL;
+            if (e && e->residual)
+                s.residual = stored_at(s.residual_bf16, e->residual, pixel * s.residual_ld + c);
             s.bias = e && e->bias ? vload_part(e->bias + c, s.lanes) : vzero();
             if (e && e->image_bias)
                 s.bias += vload_part(e->image_bias + t->image * e->image_bias_ld + c, s.lanes);
-            if (i + 1 < last && c % LINE == 0) fetch_output(t + 1, m + (i + 1) * ld + c, stride, &all, c, h);
-            output_table[inside && s.lanes >= W][t->high == 4][t->wide == 4](m + i * ld + c, stride, &s);
+            if (i + 1 < last && c % LINE == 0)
+                fetch_output(t + 1, m + (i + 1) * ld + c, stride, &all, c, h, dst_bf16);
+            output_table[inside && s.lanes >= W][dst_bf16][t->high == 4][t->wide == 4](m + i * ld + c, stride,
+                                                                                       &s);
         }
     }
 }

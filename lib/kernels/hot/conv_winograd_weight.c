@@ -121,9 +121,10 @@ static void finish(void *arg, int64_t block, int32_t worker) {
     }
 }
 
-void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const real *x, int64_t ldx,
+void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                           const real *dy, int64_t lddy, real *dw, void *scratch) {
-    const image_map of_x = {.data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w};
+    const image_map of_x = {
+        .data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w, .bf16 = (conv->bf16 & DMI_BF16_IN0) != 0};
     const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
     job j = {.p = make_plan(conv), .dw = dw};
     const plan *p = &j.p;

@@ -23,8 +23,9 @@ enum { RUN = 32, CHAINS = 4 /* sums side by side: an addition need not wait for 
 
 typedef struct norm_job {
     const DMI_R(dmi_group_norm) * norm;
-    const real *x, *in, *y; /* in: residual */
-    real *out, *mean_rstd, *dy, *dx, *dresidual;
+    const void *x, *in, *y; /* in: residual */
+    void *out;
+    real *mean_rstd, *dy, *dx, *dresidual;
     int accumulate_dx, accumulate_dresidual;
     double *image_sums; /* [batch][2][c]: sum dz, sum dz x_hat */
     char *work;         /* [workers] of worker_bytes() */
@@ -83,24 +84,23 @@ static void group_means(double *sums, int64_t c, int64_t groups, int64_t pixels)
 
 /* Means of n <= RUN pixels, and sums of squares around them: run1, run2, and in rest what run1 lost to
  * rounding. */
-INLINE void run_moments(int whole, const channel_work *w, const real *x, int64_t n, int64_t ld, int64_t c,
-                        int64_t i) {
+INLINE void run_moments(int whole, int bf16, const channel_work *w, const void *x, int64_t n, int64_t ld,
+                        int64_t c, int64_t i) {
     const vf count = vsplat((real)n);
     const int64_t lanes = c - i, even = n / CHAINS * CHAINS;
     vf s[CHAINS] = {vzero()}, r[CHAINS] = {vzero()}, q[CHAINS] = {vzero()};
-    x += i;
     for (int64_t p = 0; p < even; p += CHAINS)
-        for (int k = 0; k < CHAINS; k++) s[k] += vload_lanes(whole, x + (p + k) * ld, lanes);
-    for (int64_t p = even; p < n; p++) s[0] += vload_lanes(whole, x + p * ld, lanes);
+        for (int k = 0; k < CHAINS; k++) s[k] += vget(bf16, whole, x, (p + k) * ld + i, lanes);
+    for (int64_t p = even; p < n; p++) s[0] += vget(bf16, whole, x, p * ld + i, lanes);
     const vf mean = ((s[0] + s[1]) + (s[2] + s[3])) / count;
     for (int64_t p = 0; p < even; p += CHAINS)
         for (int k = 0; k < CHAINS; k++) {
-            const vf d = vload_lanes(whole, x + (p + k) * ld, lanes) - mean;
+            const vf d = vget(bf16, whole, x, (p + k) * ld + i, lanes) - mean;
             r[k] += d;
             q[k] = vfma(d, d, q[k]);
         }
     for (int64_t p = even; p < n; p++) {
-        const vf d = vload_lanes(whole, x + p * ld, lanes) - mean;
+        const vf d = vget(bf16, whole, x, p * ld + i, lanes) - mean;
         r[0] += d;
         q[0] = vfma(d, d, q[0]);
     }
@@ -113,14 +113,16 @@ INLINE void run_moments(int whole, const channel_work *w, const real *x, int64_t
 
 /* sum1: means of the channels, sum2: sums of squares around them; runs are joined by eq. 2.1 of Chan, Golub
  * and LeVeque 1983. */
-static void channel_moments(const channel_work *w, const real *x, int64_t ld, int64_t pixels, int64_t c) {
+INLINE void channel_moments(int bf16, const channel_work *w, const void *x, int64_t ld, int64_t pixels,
+                            int64_t c) {
     double *restrict mean = w->sum1, *restrict squares = w->sum2;
     const real *restrict run_mean = w->run1, *restrict run_rest = w->rest, *restrict run_squares = w->run2;
     memset(w->sum1, 0, (size_t)(2 * c) * sizeof *w->sum1);
     for (int64_t p = 0; p < pixels; p += RUN) {
         const int64_t n = pixels - p < RUN ? pixels - p : RUN, whole = c / W * W;
-        for (int64_t i = 0; i < whole; i += W) run_moments(1, w, x + p * ld, n, ld, c, i);
-        if (whole < c) run_moments(0, w, x + p * ld, n, ld, c, whole);
+        const void *run = stored_at(bf16, x, p * ld);
+        for (int64_t i = 0; i < whole; i += W) run_moments(1, bf16, w, run, n, ld, c, i);
+        if (whole < c) run_moments(0, bf16, w, run, n, ld, c, whole);
         const double share = (double)n / (double)(p + n), weight = (double)p * share;
         for (int64_t i = 0; i < c; i++) {
             const double delta = (double)run_mean[i] + (double)run_rest[i] - mean[i];
@@ -166,70 +168,92 @@ INLINE column load_column(int whole, const channel_work *w, int64_t i, int64_t l
                     vload_lanes(whole, w->beta + i, lanes)};
 }
 
-/* n pixels of the last pass of forward; `activation` and `residual` are constants where it is inlined. */
-INLINE void normalise_run(int whole, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const real *x,
-                          const real *in, real *y, int64_t n, int64_t i, int32_t activation, int residual) {
+/* n pixels of the last pass of forward; `activation` and `residual` are constants where it is inlined, and so
+ * is `bf16` unless only some values are. */
+INLINE void normalise_run(int whole, int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm,
+                          const void *x, const void *in, void *y, int64_t n, int64_t i, int32_t activation,
+                          int residual) {
     const int64_t lanes = norm->c - i, x_ld = norm->x_ld, in_ld = norm->residual_ld, y_ld = norm->y_ld;
     const column k = load_column(whole, w, i, lanes);
     const vf scale = k.rstd * k.gamma;
     for (int64_t p = 0; p < n; p++) {
-        vf z = vfma(vload_lanes(whole, x + p * x_ld + i, lanes) - k.mean - k.rest, scale, k.beta);
-        if (residual) z += vload_lanes(whole, in + p * in_ld + i, lanes);
+        const vf d = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes) - k.mean - k.rest;
+        vf z = vfma(d, scale, k.beta);
+        if (residual) z += vget(bf16 & DMI_BF16_IN1, whole, in, p * in_ld + i, lanes);
         if (activation == DMI_ACT_RELU) z = vrelu(z);
         if (activation == DMI_ACT_SILU) z *= vsigmoid(z);
-        vstore_lanes(whole, y + p * y_ld + i, z, lanes);
+        vput(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, z, lanes);
     }
 }
 
-INLINE void normalise(const channel_work *w, const DMI_R(dmi_group_norm) * norm, const real *x,
-                      const real *in, real *y, int32_t activation, int residual) {
+INLINE void normalise(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
+                      const void *in, void *y, int32_t activation, int residual) {
     const int64_t c = norm->c, whole = c / W * W;
     for (int64_t p = 0; p < norm->pixels; p += RUN) {
         const int64_t n = norm->pixels - p < RUN ? norm->pixels - p : RUN;
         for (int64_t i = 0; i < whole; i += W)
-            normalise_run(1, w, norm, x, in, y, n, i, activation, residual);
-        if (whole < c) normalise_run(0, w, norm, x, in, y, n, whole, activation, residual);
-        x += RUN * norm->x_ld;
-        if (residual) in += RUN * norm->residual_ld;
-        y += RUN * norm->y_ld;
+            normalise_run(1, bf16, w, norm, x, in, y, n, i, activation, residual);
+        if (whole < c) normalise_run(0, bf16, w, norm, x, in, y, n, whole, activation, residual);
+        x = stored_at(bf16 & DMI_BF16_IN0, x, RUN * norm->x_ld);
+        if (residual) in = stored_at(bf16 & DMI_BF16_IN1, in, RUN * norm->residual_ld);
+        y = stored_to(bf16 & DMI_BF16_OUT, y, RUN * norm->y_ld);
     }
+}
+
+INLINE void normalise_stored(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm,
+                             const void *x, const void *in, void *y) {
+    if (norm->activation == DMI_ACT_SILU)
+        normalise(bf16, w, norm, x, in, y, DMI_ACT_SILU, 0);
+    else if (norm->activation == DMI_ACT_RELU)
+        normalise(bf16, w, norm, x, in, y, DMI_ACT_RELU, in != NULL);
+    else
+        normalise(bf16, w, norm, x, in, y, DMI_ACT_NONE, in != NULL);
 }
 
 static void forward_image(void *arg, int64_t image, int32_t worker) {
     const norm_job *job = arg;
     const DMI_R(dmi_group_norm) *norm = job->norm;
+    const int32_t all = DMI_BF16_IN0 | DMI_BF16_IN1 | DMI_BF16_OUT;
+    const int32_t bf16 = norm->bf16 | (job->in ? 0 : DMI_BF16_IN1 * (norm->bf16 != 0));
     const int64_t first = image * norm->pixels;
-    const real *x = job->x + first * norm->x_ld, *in = job->in ? job->in + first * norm->residual_ld : x;
-    real *y = job->out + first * norm->y_ld, *saved = job->mean_rstd + image * norm->groups * 3;
+    const void *x = stored_at(bf16 & DMI_BF16_IN0, job->x, first * norm->x_ld);
+    const void *in = job->in ? stored_at(bf16 & DMI_BF16_IN1, job->in, first * norm->residual_ld) : NULL;
+    void *y = stored_to(bf16 & DMI_BF16_OUT, job->out, first * norm->y_ld);
+    real *saved = job->mean_rstd + image * norm->groups * 3;
     const channel_work w = work_of(job, image, worker);
-    channel_moments(&w, x, norm->x_ld, norm->pixels, norm->c);
+    if (bf16 & DMI_BF16_IN0)
+        channel_moments(1, &w, x, norm->x_ld, norm->pixels, norm->c);
+    else
+        channel_moments(0, &w, x, norm->x_ld, norm->pixels, norm->c);
     group_statistics(norm, &w, saved);
     load_statistics(norm, &w, saved);
-    if (norm->activation == DMI_ACT_SILU)
-        normalise(&w, norm, x, in, y, DMI_ACT_SILU, 0);
-    else if (norm->activation == DMI_ACT_RELU)
-        normalise(&w, norm, x, in, y, DMI_ACT_RELU, job->in != NULL);
+    if (bf16 == 0)
+        normalise_stored(0, &w, norm, x, in, y);
+    else if (bf16 == all)
+        normalise_stored(DMI_BF16_IN0 | DMI_BF16_IN1 | DMI_BF16_OUT, &w, norm, x, in, y);
     else
-        normalise(&w, norm, x, in, y, DMI_ACT_NONE, job->in != NULL);
+        normalise_stored(bf16, &w, norm, x, in, y);
 }
 
-void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
-                                   const real *residual, real *y, real *mean_rstd, void *scratch) {
+void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const void *x,
+                                   const void *residual, void *y, real *mean_rstd, void *scratch) {
     norm_job job = {.norm = norm, .x = x, .in = residual, .out = y, .mean_rstd = mean_rstd, .work = scratch};
     dmi_parallel(context, norm->batch, forward_image, &job);
 }
 
 /* First pass of backward over n pixels: dy becomes dz, run1 and run2 the sums of dz and dz x_hat. */
-INLINE void gradient_run(int whole, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const real *x,
-                         const real *y, real *dy, int64_t n, int64_t i, int32_t activation) {
+INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm,
+                         const void *x, const void *y, real *dy, int64_t n, int64_t i, int32_t activation) {
     const int64_t c = norm->c, lanes = c - i, x_ld = norm->x_ld, y_ld = norm->y_ld;
     const column k = load_column(whole, w, i, lanes);
     vf sum1 = vzero(), sum2 = vzero();
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
-        const vf x_hat = (vload_lanes(whole, x + p * x_ld + i, lanes) - k.mean - k.rest) * k.rstd;
+        const vf at_x = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes);
+        const vf x_hat = (at_x - k.mean - k.rest) * k.rstd;
         vf dz = vload_lanes(whole, dy + at, lanes);
-        if (activation == DMI_ACT_RELU) dz = vpositive(vload_lanes(whole, y + p * y_ld + i, lanes), dz);
+        if (activation == DMI_ACT_RELU)
+            dz = vpositive(vget(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, lanes), dz);
         if (activation == DMI_ACT_SILU) {
             const vf z = vfma(x_hat, k.gamma, k.beta), s = vsigmoid(z);
             dz *= s * (1 + z * (1 - s));
@@ -242,18 +266,18 @@ INLINE void gradient_run(int whole, const channel_work *w, const DMI_R(dmi_group
     vstore_lanes(whole, w->run2 + i, sum2, lanes);
 }
 
-INLINE void sum_gradients(const channel_work *w, const DMI_R(dmi_group_norm) * norm, const real *x,
-                          const real *y, real *dy, int32_t activation) {
+INLINE void sum_gradients(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
+                          const void *y, real *dy, int32_t activation) {
     const int64_t c = norm->c, pixels = norm->pixels, whole = c / W * W;
     double *restrict sum1 = w->sum1, *restrict sum2 = w->sum2;
     const real *restrict run1 = w->run1, *restrict run2 = w->run2;
     memset(w->sum1, 0, (size_t)(2 * c) * sizeof *w->sum1);
     for (int64_t p = 0; p < pixels; p += RUN) {
         const int64_t n = pixels - p < RUN ? pixels - p : RUN;
-        for (int64_t i = 0; i < whole; i += W) gradient_run(1, w, norm, x, y, dy, n, i, activation);
-        if (whole < c) gradient_run(0, w, norm, x, y, dy, n, whole, activation);
-        x += RUN * norm->x_ld;
-        y += RUN * norm->y_ld;
+        for (int64_t i = 0; i < whole; i += W) gradient_run(1, bf16, w, norm, x, y, dy, n, i, activation);
+        if (whole < c) gradient_run(0, bf16, w, norm, x, y, dy, n, whole, activation);
+        x = stored_at(bf16 & DMI_BF16_IN0, x, RUN * norm->x_ld);
+        y = stored_at(bf16 & DMI_BF16_OUT, y, RUN * norm->y_ld);
         dy += RUN * c;
         for (int64_t i = 0; i < c; i++) {
             sum1[i] += (double)run1[i];
@@ -262,29 +286,40 @@ INLINE void sum_gradients(const channel_work *w, const DMI_R(dmi_group_norm) * n
     }
 }
 
+INLINE void sum_stored(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
+                       const void *y, real *dy) {
+    if (norm->activation == DMI_ACT_RELU)
+        sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_RELU);
+    else if (norm->activation == DMI_ACT_SILU)
+        sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_SILU);
+    else
+        sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_NONE);
+}
+
 /* Second pass; dy holds dz, run1 and run2 rstd times the group means of u and u x_hat. */
-INLINE void input_run(int whole, const channel_work *w, const real *x, int64_t x_ld, const real *dz, real *dx,
-                      int64_t n, int64_t c, int64_t i, int accumulate) {
+INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x, int64_t x_ld, const real *dz,
+                      real *dx, int64_t n, int64_t c, int64_t i, int accumulate) {
     const int64_t lanes = c - i;
     const column k = load_column(whole, w, i, lanes);
     const vf m1 = vload_lanes(whole, w->run1 + i, lanes), m2 = vload_lanes(whole, w->run2 + i, lanes);
     const vf scale = k.rstd * k.gamma;
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
-        const vf x_hat = (vload_lanes(whole, x + p * x_ld + i, lanes) - k.mean - k.rest) * k.rstd;
+        const vf x_hat = (vget(bf16, whole, x, p * x_ld + i, lanes) - k.mean - k.rest) * k.rstd;
         vf d = vfma(vload_lanes(whole, dz + at, lanes), scale, -m1) - x_hat * m2;
         if (accumulate) d += vload_lanes(whole, dx + at, lanes);
         vstore_lanes(whole, dx + at, d, lanes);
     }
 }
 
-INLINE void input_gradient(const channel_work *w, const DMI_R(dmi_group_norm) * norm, const real *x,
+INLINE void input_gradient(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
                            const real *dz, real *dx, int accumulate) {
     const int64_t c = norm->c, pixels = norm->pixels, x_ld = norm->x_ld, whole = c / W * W;
-    for (int64_t p = 0; p < pixels; p += RUN, x += RUN * x_ld, dz += RUN * c, dx += RUN * c) {
+    for (int64_t p = 0; p < pixels; p += RUN, dz += RUN * c, dx += RUN * c) {
         const int64_t n = pixels - p < RUN ? pixels - p : RUN;
-        for (int64_t i = 0; i < whole; i += W) input_run(1, w, x, x_ld, dz, dx, n, c, i, accumulate);
-        if (whole < c) input_run(0, w, x, x_ld, dz, dx, n, c, whole, accumulate);
+        for (int64_t i = 0; i < whole; i += W) input_run(1, bf16, w, x, x_ld, dz, dx, n, c, i, accumulate);
+        if (whole < c) input_run(0, bf16, w, x, x_ld, dz, dx, n, c, whole, accumulate);
+        x = stored_at(bf16, x, RUN * x_ld);
     }
 }
 
@@ -303,17 +338,19 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
     const norm_job *job = arg;
     const DMI_R(dmi_group_norm) *norm = job->norm;
     const int64_t c = norm->c, pixels = norm->pixels, first = image * pixels * c;
-    const real *x = job->x + image * pixels * norm->x_ld, *y = job->y + image * pixels * norm->y_ld;
+    const int32_t bf16 = norm->bf16 & (DMI_BF16_IN0 | DMI_BF16_OUT);
+    const void *x = stored_at(bf16 & DMI_BF16_IN0, job->x, image * pixels * norm->x_ld);
+    const void *y = stored_at(bf16 & DMI_BF16_OUT, job->y, image * pixels * norm->y_ld);
     real *dy = job->dy + first;
     const channel_work w = work_of(job, image, worker);
     double *sums = job->image_sums + image * 2 * c;
     load_statistics(norm, &w, job->mean_rstd + image * norm->groups * 3);
-    if (norm->activation == DMI_ACT_RELU)
-        sum_gradients(&w, norm, x, y, dy, DMI_ACT_RELU);
-    else if (norm->activation == DMI_ACT_SILU)
-        sum_gradients(&w, norm, x, y, dy, DMI_ACT_SILU);
+    if (bf16 == 0)
+        sum_stored(0, &w, norm, x, y, dy);
+    else if (bf16 == (DMI_BF16_IN0 | DMI_BF16_OUT))
+        sum_stored(DMI_BF16_IN0 | DMI_BF16_OUT, &w, norm, x, y, dy);
     else
-        sum_gradients(&w, norm, x, y, dy, DMI_ACT_NONE);
+        sum_stored(bf16, &w, norm, x, y, dy);
     memcpy(sums, w.sum1, (size_t)(2 * c) * sizeof *sums);
     if (job->dresidual && job->dresidual != job->dy) residual_gradient(job, first);
     if (!job->dx) return;
@@ -327,10 +364,12 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
         w.run1[i] = (real)((double)w.rstd[i] * w.sum1[i]);
         w.run2[i] = (real)((double)w.rstd[i] * w.sum2[i]);
     }
-    if (job->accumulate_dx)
-        input_gradient(&w, norm, x, dy, job->dx + first, 1);
+    if (bf16 & DMI_BF16_IN0)
+        input_gradient(1, &w, norm, x, dy, job->dx + first, job->accumulate_dx);
+    else if (job->accumulate_dx)
+        input_gradient(0, &w, norm, x, dy, job->dx + first, 1);
     else
-        input_gradient(&w, norm, x, dy, job->dx + first, 0);
+        input_gradient(0, &w, norm, x, dy, job->dx + first, 0);
 }
 
 /* From an image's sums, which are the gradients of the gamma and beta that it saw. */
@@ -353,8 +392,8 @@ static void parameter_gradients(const DMI_R(dmi_group_norm) * norm, int64_t imag
     }
 }
 
-void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const real *x,
-                                    const real *y, const real *mean_rstd, real *dy, real *dx,
+void DMI_K(dmi_group_norm_backward)(dm_context *context, const DMI_R(dmi_group_norm) * norm, const void *x,
+                                    const void *y, const real *mean_rstd, real *dy, real *dx,
                                     int accumulate_dx, real *dresidual, int accumulate_dresidual,
                                     real *dgamma, real *dbeta, real *dmodulation, int accumulate_dmodulation,
                                     void *scratch) {

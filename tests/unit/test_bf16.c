@@ -1,0 +1,355 @@
+/* Values stored as bf16, in the kernels of every instruction set: what is read and written so gives the bits
+ * of the f32 kernel with rounded inputs and a rounded output. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tensor/half.h"
+
+enum { GAP = 3 };
+static dm_context *contexts[2]; /* of 1 and 3 threads */
+
+static const dmi_kernels_f32 *table_of(int isa) {
+    return dmi_kernels_for_f32(isa);
+}
+
+static uint64_t random_state = 1;
+
+static float uniform(void) {
+    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (float)((double)(random_state >> 11) / 4503599627370496.0 - 1.0);
+}
+
+static void *allocate(int64_t count, size_t size) {
+    const size_t bytes = ((size_t)count * size + 63) / 64 * 64;
+    void *p = aligned_alloc(64, bytes ? bytes : 64);
+    assert_non_null(p);
+    memset(p, 0xFF, bytes ? bytes : 64);
+    return p;
+}
+
+/* The same numbers in both storages; what lies between the channels and the next pixel is NaN. */
+typedef struct map {
+    int64_t pixels, c, ld;
+    float *wide;
+    uint16_t *narrow;
+} map;
+
+static map make_map(int64_t pixels, int64_t c, int64_t ld) {
+    map m = {pixels, c, ld, allocate(pixels * ld, sizeof(float)), allocate(pixels * ld, sizeof(uint16_t))};
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t k = 0; k < c; k++) {
+            m.narrow[p * ld + k] = dmi_bf16_from_float(uniform());
+            m.wide[p * ld + k] = dmi_float_from_bf16(m.narrow[p * ld + k]);
+        }
+    return m;
+}
+
+static map make_empty(int64_t pixels, int64_t c, int64_t ld) {
+    return (map){pixels, c, ld, allocate(pixels * ld, sizeof(float)),
+                 allocate(pixels * ld, sizeof(uint16_t))};
+}
+
+static void free_map(map *m) {
+    free(m->wide);
+    free(m->narrow);
+}
+
+/* m.narrow is m.wide rounded, and the gaps are as they were. */
+static void check_rounded(const char *what, const map *m) {
+    for (int64_t p = 0; p < m->pixels; p++)
+        for (int64_t k = 0; k < m->ld; k++) {
+            const uint16_t want = k < m->c ? dmi_bf16_from_float(m->wide[p * m->ld + k]) : 0xFFFF;
+            if (m->narrow[p * m->ld + k] != want)
+                fail_msg("%s: pixel %ld channel %ld of %ld: got %04x, want %04x (%g)", what, (long)p, (long)k,
+                         (long)m->c, m->narrow[p * m->ld + k], want, (double)m->wide[p * m->ld + k]);
+        }
+}
+
+/* Every upper half of a float with lower halves around the ties; every bf16. */
+static void test_rounding(void **state) {
+    static const uint32_t lower[] = {0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF};
+    enum { ALL = 1 << 16 };
+    float *wide = allocate(ALL, sizeof(float)), *back = allocate(ALL, sizeof(float));
+    uint16_t *narrow = allocate(ALL, sizeof(uint16_t));
+    (void)state;
+    for (int isa = 0; isa <= dmi_cpu_isa(); isa++) {
+        const dmi_kernels_f32 *k = table_of(isa);
+        if (!k) continue;
+        for (size_t l = 0; l < sizeof lower / sizeof *lower; l++) {
+            for (uint32_t i = 0; i < ALL; i++) wide[i] = dmi_float_from_bits(i << 16 | lower[l]);
+            k->activation_forward(contexts[0], DMI_ACT_NONE, ALL, wide, narrow, DMI_BF16_OUT);
+            for (uint32_t i = 0; i < ALL; i++) assert_int_equal(narrow[i], dmi_bf16_from_float(wide[i]));
+        }
+        for (uint32_t i = 0; i < ALL; i++) narrow[i] = (uint16_t)i;
+        k->activation_forward(contexts[0], DMI_ACT_NONE, ALL, narrow, back, DMI_BF16_IN0);
+        for (uint32_t i = 0; i < ALL; i++) assert_int_equal(dmi_float_bits(back[i]), i << 16);
+    }
+    free(wide);
+    free(back);
+    free(narrow);
+}
+
+static dmi_conv conv_of(int64_t side, int64_t in_c, int64_t out_c, int32_t kernel, int32_t stride,
+                        int32_t transposed) {
+    dmi_conv c = {.batch = 2, .in_h = side, .in_w = side + 1, .in_c = in_c, .out_c = out_c};
+    c.kernel_h = c.kernel_w = kernel;
+    c.stride_h = c.stride_w = stride;
+    c.pad_h = c.pad_w = kernel / 2;
+    c.dilation_h = c.dilation_w = c.groups = 1;
+    c.transposed = transposed;
+    c.out_h = transposed ? (c.in_h - 1) * stride + 1 : (c.in_h - 1) / stride + 1;
+    c.out_w = transposed ? (c.in_w - 1) * stride + 1 : (c.in_w - 1) / stride + 1;
+    return c;
+}
+
+static void forward(const dmi_kernels_f32 *k, dm_context *context, dmi_conv c, int32_t bf16, const map *x,
+                    const float *w, const map *residual, const map *y) {
+    c.bf16 = bf16 & ~DMI_BF16_IN2;
+    const dmi_epilogue_f32 e = {.residual = bf16 & DMI_BF16_IN2 ? (void *)residual->narrow : residual->wide,
+                                .residual_ld = residual->ld,
+                                .residual_bf16 = (bf16 & DMI_BF16_IN2) != 0,
+                                .activation = DMI_ACT_RELU};
+    void *packed = allocate((int64_t)k->conv_pack_size(&c, DMI_CONV_FORWARD), 1);
+    void *scratch = allocate((int64_t)k->conv_scratch(&c, DMI_CONV_FORWARD, dmi_num_workers(context)), 1);
+    k->conv_pack(context, &c, DMI_CONV_FORWARD, w, packed);
+    k->conv_forward(context, &c, bf16 & DMI_BF16_IN0 ? (void *)x->narrow : x->wide, x->ld, packed, &e,
+                    bf16 & DMI_BF16_OUT ? (void *)y->narrow : y->wide, y->ld, scratch);
+    free(packed);
+    free(scratch);
+}
+
+static void weight_gradient(const dmi_kernels_f32 *k, dm_context *context, dmi_conv c, int32_t bf16,
+                            const map *x, const map *dy, float *dw) {
+    c.bf16 = bf16;
+    void *scratch =
+        allocate((int64_t)k->conv_scratch(&c, DMI_CONV_BACKWARD_WEIGHT, dmi_num_workers(context)), 1);
+    memset(dw, 0, (size_t)(c.in_c * c.out_c * c.kernel_h * c.kernel_w) * sizeof *dw);
+    k->conv_backward_weight(context, &c, bf16 ? (void *)x->narrow : x->wide, x->ld, dy->wide, dy->ld, dw,
+                            scratch);
+    free(scratch);
+}
+
+static void check_conv(const dmi_kernels_f32 *k, dm_context *context, const dmi_conv *c) {
+    static const int32_t storages[] = {DMI_BF16_IN0, DMI_BF16_IN2, DMI_BF16_OUT,
+                                       DMI_BF16_IN0 | DMI_BF16_IN2 | DMI_BF16_OUT};
+    const int64_t weights = c->in_c * c->out_c * c->kernel_h * c->kernel_w;
+    const int64_t out_pixels = c->batch * c->out_h * c->out_w;
+    map x = make_map(c->batch * c->in_h * c->in_w, c->in_c, c->in_c + GAP);
+    map residual = make_map(out_pixels, c->out_c, c->out_c + GAP);
+    map dy = make_map(out_pixels, c->out_c, c->out_c);
+    float *w = allocate(weights, sizeof *w), *dw = allocate(weights, sizeof *w);
+    float *dw16 = allocate(weights, sizeof *w);
+    for (int64_t i = 0; i < weights; i++) w[i] = uniform();
+    for (size_t s = 0; s < sizeof storages / sizeof *storages; s++) {
+        map y = make_empty(out_pixels, c->out_c, c->out_c + GAP);
+        map y16 = make_empty(out_pixels, c->out_c, c->out_c + GAP);
+        forward(k, context, *c, 0, &x, w, &residual, &y);
+        forward(k, context, *c, storages[s], &x, w, &residual, &y16);
+        if (storages[s] & DMI_BF16_OUT) {
+            const map both = {y.pixels, y.c, y.ld, y.wide, y16.narrow};
+            check_rounded("convolution", &both);
+        } else {
+            assert_memory_equal(y.wide, y16.wide, (size_t)(y.pixels * y.ld) * sizeof(float));
+        }
+        free_map(&y);
+        free_map(&y16);
+    }
+    weight_gradient(k, context, *c, 0, &x, &dy, dw);
+    weight_gradient(k, context, *c, DMI_BF16_IN0, &x, &dy, dw16);
+    float largest = 0; /* the pieces of a sum may be cut in other ways */
+    for (int64_t i = 0; i < weights; i++) largest = fmaxf(largest, fabsf(dw[i]));
+    for (int64_t i = 0; i < weights; i++) assert_true(fabsf(dw[i] - dw16[i]) <= 1e-6f * largest);
+    free_map(&x);
+    free_map(&residual);
+    free_map(&dy);
+    free(w);
+    free(dw);
+    free(dw16);
+}
+
+static void test_convolutions(void **state) {
+    static const int64_t channels[][2] = {{16, 32}, {24, 40}, {5, 19}, {33, 1}, {1, 16}};
+    static const int32_t kernels[][3] = {{3, 1, 0}, {3, 2, 0}, {3, 2, 1}, {1, 1, 0},
+                                         {1, 2, 0}, {5, 1, 0}, {3, 1, 1}};
+    (void)state;
+    for (int isa = 0; isa <= dmi_cpu_isa(); isa++)
+        for (size_t i = 0; table_of(isa) && i < sizeof channels / sizeof *channels; i++)
+            for (size_t j = 0; j < sizeof kernels / sizeof *kernels; j++)
+                for (int32_t algorithm = DMI_CONV_AUTO; algorithm <= DMI_CONV_WINOGRAD; algorithm++) {
+                    dmi_conv c = conv_of(9, channels[i][0], channels[i][1], kernels[j][0], kernels[j][1],
+                                         kernels[j][2]);
+                    c.algorithm = algorithm;
+                    check_conv(table_of(isa), contexts[(i + j) % 2], &c);
+                }
+}
+
+enum { NORM_BATCH = 2, NORM_PIXELS = 37 };
+
+typedef struct norm_run {
+    map y;
+    float *saved, *dx, *dresidual, *dgamma, *dbeta;
+} norm_run;
+
+static norm_run run_norm(const dmi_kernels_f32 *k, dm_context *context, int32_t c, int32_t bf16,
+                         int32_t activation, const map *x, const map *residual, const map *dy) {
+    const int64_t n = NORM_BATCH * NORM_PIXELS * c;
+    norm_run r = {.y = make_empty(NORM_BATCH * NORM_PIXELS, c, c + GAP)};
+    float *gamma = allocate(2 * c, sizeof *gamma), *dy_copy = allocate(n, sizeof *dy_copy);
+    const dmi_group_norm_f32 norm = {.batch = NORM_BATCH,
+                                     .pixels = NORM_PIXELS,
+                                     .c = c,
+                                     .groups = 2,
+                                     .x_ld = x->ld,
+                                     .residual_ld = residual ? residual->ld : 0,
+                                     .y_ld = r.y.ld,
+                                     .bf16 = bf16,
+                                     .epsilon = 1e-5,
+                                     .gamma = gamma,
+                                     .beta = gamma + c,
+                                     .activation = activation};
+    void *scratch = allocate((int64_t)k->group_norm_scratch(NORM_BATCH, c, dmi_num_workers(context)), 1);
+    const void *in_x = bf16 & DMI_BF16_IN0 ? (void *)x->narrow : x->wide;
+    void *y = bf16 & DMI_BF16_OUT ? (void *)r.y.narrow : r.y.wide;
+    const void *in = NULL;
+    if (residual) in = bf16 & DMI_BF16_IN1 ? (void *)residual->narrow : residual->wide;
+    for (int32_t i = 0; i < 2 * c; i++) gamma[i] = 0.5f + 0.01f * (float)(i % 37);
+    memcpy(dy_copy, dy->wide, (size_t)n * sizeof *dy_copy);
+    r.saved = allocate(NORM_BATCH * 2 * 3, sizeof(float));
+    r.dx = allocate(n, sizeof(float));
+    r.dresidual = allocate(n, sizeof(float));
+    r.dgamma = calloc((size_t)c, sizeof(float));
+    r.dbeta = calloc((size_t)c, sizeof(float));
+    k->group_norm_forward(context, &norm, in_x, in, y, r.saved, scratch);
+    k->group_norm_backward(context, &norm, in_x, y, r.saved, dy_copy, r.dx, 0, r.dresidual, 0, r.dgamma,
+                           r.dbeta, NULL, 0, scratch);
+    free(gamma);
+    free(dy_copy);
+    free(scratch);
+    return r;
+}
+
+static void free_norm(norm_run *r) {
+    float *const all[] = {r->saved, r->dx, r->dresidual, r->dgamma, r->dbeta};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    free_map(&r->y);
+}
+
+static void check_norm(const dmi_kernels_f32 *k, dm_context *context, int32_t c, int32_t bf16,
+                       int32_t activation, int has_residual) {
+    const int64_t pixels = NORM_BATCH * NORM_PIXELS, n = pixels * c;
+    map x = make_map(pixels, c, c + GAP), residual = make_map(pixels, c, c + 2 * GAP);
+    map dy = make_map(pixels, c, c);
+    norm_run a = run_norm(k, context, c, 0, activation, &x, has_residual ? &residual : NULL, &dy);
+    norm_run b = run_norm(k, context, c, bf16, activation, &x, has_residual ? &residual : NULL, &dy);
+    if (bf16 & DMI_BF16_OUT) {
+        const map both = {a.y.pixels, a.y.c, a.y.ld, a.y.wide, b.y.narrow};
+        check_rounded("group norm", &both);
+    } else {
+        assert_memory_equal(a.y.wide, b.y.wide, (size_t)(pixels * a.y.ld) * sizeof(float));
+    }
+    assert_memory_equal(a.saved, b.saved, (size_t)(NORM_BATCH * 2 * 3) * sizeof(float));
+    assert_memory_equal(a.dx, b.dx, (size_t)n * sizeof(float));
+    if (has_residual) assert_memory_equal(a.dresidual, b.dresidual, (size_t)n * sizeof(float));
+    assert_memory_equal(a.dgamma, b.dgamma, (size_t)c * sizeof(float));
+    assert_memory_equal(a.dbeta, b.dbeta, (size_t)c * sizeof(float));
+    free_norm(&a);
+    free_norm(&b);
+    free_map(&x);
+    free_map(&residual);
+    free_map(&dy);
+}
+
+static void test_group_norms(void **state) {
+    static const int32_t activations[] = {DMI_ACT_NONE, DMI_ACT_RELU, DMI_ACT_SILU};
+    static const int32_t storages[] = {DMI_BF16_IN0, DMI_BF16_OUT, DMI_BF16_IN0 | DMI_BF16_OUT,
+                                       DMI_BF16_IN0 | DMI_BF16_IN1 | DMI_BF16_OUT, DMI_BF16_IN1};
+    (void)state;
+    for (int isa = 0; isa <= dmi_cpu_isa(); isa++)
+        for (size_t i = 0; table_of(isa) && i < 3; i++)
+            for (size_t s = 0; s < sizeof storages / sizeof *storages; s++)
+                for (int32_t c = 32; c <= 38; c += 6) {
+                    const int residual = activations[i] != DMI_ACT_SILU;
+                    if (!residual && (storages[s] & DMI_BF16_IN1)) continue;
+                    check_norm(table_of(isa), contexts[s % 2], c, storages[s], activations[i], residual);
+                    if (!(storages[s] & DMI_BF16_IN1))
+                        check_norm(table_of(isa), contexts[s % 2], c, storages[s], activations[i], 0);
+                }
+}
+
+/* The mask of a ReLU from its rounded output; a NaN masks, as in f32. */
+static void test_masks(void **state) {
+    enum { PIXELS = 9, C = 21 };
+    (void)state;
+    for (int isa = 0; isa <= dmi_cpu_isa(); isa++) {
+        const dmi_kernels_f32 *k = table_of(isa);
+        float dz[2][PIXELS * C], bias[2][C] = {{0}}, sums[C];
+        if (!k) continue;
+        map y = make_map(PIXELS, C, C + GAP);
+        for (int64_t i = 0; i < PIXELS * (C + GAP); i += 5) {
+            y.narrow[i] = i % 2 ? 0 : 0x7FC0;
+            y.wide[i] = dmi_float_from_bf16(y.narrow[i]);
+        }
+        for (int i = 0; i < PIXELS * C; i++) dz[0][i] = dz[1][i] = uniform();
+        for (int bf16 = 0; bf16 < 2; bf16++)
+            k->epilogue_backward(contexts[0], 1, PIXELS, C, bf16 ? (void *)y.narrow : y.wide, y.ld, bf16,
+                                 dz[bf16], bias[bf16], NULL, 0, sums);
+        assert_memory_equal(dz[0], dz[1], sizeof dz[0]);
+        assert_memory_equal(bias[0], bias[1], sizeof bias[0]);
+        free_map(&y);
+    }
+}
+
+/* One pass over memory, longer than its pieces and blocks. */
+static void test_elementwise(void **state) {
+    enum { N = (1 << 14) + 777 };
+    map a = make_map(1, N, N), b = make_map(1, N, N), y = make_empty(1, N, N), dy = make_map(1, N, N);
+    const int32_t all = DMI_BF16_IN0 | DMI_BF16_IN1 | DMI_BF16_OUT;
+    float *dx[2] = {allocate(N, sizeof(float)), allocate(N, sizeof(float))};
+    (void)state;
+    for (int isa = 0; isa <= dmi_cpu_isa(); isa++) {
+        const dmi_kernels_f32 *k = table_of(isa);
+        if (!k) continue;
+        for (int32_t act = DMI_ACT_NONE; act <= DMI_ACT_RELU; act++) {
+            k->add(contexts[1], act, N, a.wide, b.wide, y.wide, 0);
+            k->add(contexts[1], act, N, a.narrow, b.narrow, y.narrow, all);
+            check_rounded("add", &y);
+        }
+        k->combine(contexts[1], N, 0.7, a.wide, b.wide, 0, y.wide, 0, 0);
+        k->combine(contexts[1], N, 0.7, a.narrow, b.narrow, 0, y.narrow, 0, all);
+        check_rounded("combine", &y);
+        k->activation_forward(contexts[1], DMI_ACT_SILU, N, a.wide, y.wide, 0);
+        k->activation_forward(contexts[1], DMI_ACT_SILU, N, a.narrow, y.narrow, DMI_BF16_IN0 | DMI_BF16_OUT);
+        check_rounded("SiLU", &y);
+        k->activation_backward(contexts[1], DMI_ACT_SILU, N, a.wide, b.wide, dy.wide, dx[0], 0, 0);
+        k->activation_backward(contexts[1], DMI_ACT_SILU, N, a.narrow, b.narrow, dy.wide, dx[1], 0,
+                               DMI_BF16_IN0 | DMI_BF16_OUT);
+        assert_memory_equal(dx[0], dx[1], N * sizeof(float));
+    }
+    map *const maps[] = {&a, &b, &y, &dy};
+    for (int i = 0; i < 4; i++) free_map(maps[i]);
+    free(dx[0]);
+    free(dx[1]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rounding), cmocka_unit_test(test_convolutions),
+                                       cmocka_unit_test(test_group_norms), cmocka_unit_test(test_masks),
+                                       cmocka_unit_test(test_elementwise)};
+    for (int i = 0; i < 2; i++) {
+        dm_context_options options;
+        dm_context_options_init(&options, sizeof options);
+        options.num_threads = i ? 3 : 1;
+        if (dm_context_create(&options, &contexts[i])) return 1;
+    }
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; i < 2; i++) dm_context_destroy(contexts[i]);
+    return failed;
+}
