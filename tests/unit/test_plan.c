@@ -11,6 +11,8 @@
 #include "graph/session.h"
 #include "kernels/activation.h"
 #include "kernels/kernels.h"
+#include "unit/noise_nets_support.h"
+#include "unit/unet2d_support.h"
 
 enum { C = 16, SIDE = 32, BATCH = 4 };
 static const dmi_conv_extra plain = {DMI_NO_VALUE, DMI_NO_VALUE, DMI_ACT_NONE};
@@ -129,57 +131,69 @@ static void test_joined(void **state) {
     check_joined(1);
 }
 
-/* Fewer images than a session was made for fit into its scratch memory, however the work is divided. */
-static void test_scratch_of_fewer(void **state) {
+/* Fewer images than a plan was made for fit into its memory, however their work is divided. */
+static void check_fewer(const dm_net *net, int64_t side, dm_dtype storage, dmi_backward backward) {
+    const dmi_shape input = {side, side, net->in_channels};
+    const void *kernels = dmi_kernels_get_f32();
+    dmi_plan whole, fewer;
+    enum { MOST = 10 };
+    assert_int_equal(dmi_plan_create(net, DM_DTYPE_F32, storage, kernels, 0, MOST, input, backward, &whole),
+                     DM_OK);
+    for (int64_t batch = 1; batch < MOST; batch++) {
+        assert_int_equal(
+            dmi_plan_create(net, DM_DTYPE_F32, storage, kernels, 0, batch, input, backward, &fewer), DM_OK);
+        for (int32_t n = 0; n < net->num_nodes; n++) {
+            const dmi_node_plan *w = &whole.nodes[n], *f = &fewer.nodes[n];
+            if (f->scratch_forward_size > w->scratch_forward_size ||
+                f->scratch_backward_size > w->scratch_backward_size || f->saved_size > w->saved_size)
+                fail_msg("%s of node %d: more memory for %d images than for %d",
+                         dmi_op_row(DM_DTYPE_F32, net->nodes[n].op)->name, (int)n, (int)batch, MOST);
+        }
+        dmi_plan_destroy(net, &fewer);
+    }
+    dmi_plan_destroy(net, &whole);
+}
+
+static void check_fewer_both(dm_net *net, int64_t side) {
+    check_fewer(net, side, DM_DTYPE_F32, DMI_BACKWARD_NONE);
+    check_fewer(net, side, DM_DTYPE_F32, DMI_BACKWARD_ALL);
+    check_fewer(net, side, DM_DTYPE_BF16, DMI_BACKWARD_ALL);
+    dm_net_destroy(net);
+}
+
+static void test_fewer_images(void **state) {
+    static const int32_t widths[] = {32, 64, 96};
     (void)state;
-    static const struct {
-        int64_t batch, side, c;
-        int kernel, stride;
-    } shapes[] = {{4, 28, 32, 3, 1}, {10, 28, 32, 3, 1}, {12, 14, 64, 3, 1}, {16, 8, 128, 3, 1},
-                  {6, 32, 16, 1, 1}, {9, 16, 32, 3, 2},  {5, 7, 256, 3, 1},  {3, 28, 64, 5, 1}};
     for (int32_t threads = 1; threads <= 8; threads++) {
         dm_context_options options;
         dm_context *context;
+        dm_unet_options unet;
+        dm_net *net;
         dm_context_options_init(&options, sizeof options);
         options.num_threads = threads;
         assert_int_equal(dm_context_create(&options, &context), DM_OK);
-        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-            const int64_t side = shapes[i].side, c = shapes[i].c, kernel = shapes[i].kernel;
-            const dmi_node node = {.op = DMI_OP_CONV2D,
-                                   .inputs = {0, -1, -1},
-                                   .attr = {.kernel_h = (int32_t)kernel,
-                                            .kernel_w = (int32_t)kernel,
-                                            .stride_h = shapes[i].stride,
-                                            .stride_w = shapes[i].stride,
-                                            .pad_h = (int32_t)kernel / 2,
-                                            .pad_w = (int32_t)kernel / 2,
-                                            .dilation_h = 1,
-                                            .dilation_w = 1,
-                                            .groups = 1}};
-            dmi_call call = {
-                .context = context,
-                .kernels = dmi_kernels_get_f32(),
-                .node = &node,
-                .in_shape = {{side, side, c}},
-                .out_shape = {(side - 1) / shapes[i].stride + 1, (side - 1) / shapes[i].stride + 1, c}};
-            for (int train = 0; train < 2; train++) {
-                dmi_op_sizes whole, fewer;
-                call.batch = shapes[i].batch;
-                dmi_op_row(DM_DTYPE_F32, DMI_OP_CONV2D)->sizes(&call, train, &whole);
-                for (call.batch = 1; call.batch < shapes[i].batch; call.batch++) {
-                    dmi_op_row(DM_DTYPE_F32, DMI_OP_CONV2D)->sizes(&call, train, &fewer);
-                    assert_true(fewer.scratch_forward <= whole.scratch_forward);
-                    assert_true(fewer.scratch_backward <= whole.scratch_backward);
-                }
-            }
+        dm_unet_options_init(&unet, sizeof unet);
+        unet.channels = widths;
+        unet.norm_groups = 8;
+        unet.skip = DM_SKIP_CONCAT;
+        unet.time = DM_TIME_SINUSOIDAL;
+        assert_int_equal(dm_unet_create(context, &unet, &net), DM_OK);
+        check_fewer_both(net, 28);
+        for (int i = 0; i < NUM_TINY_NETS; i++) {
+            assert_int_equal(create_tiny_net(context, i, &net), DM_OK);
+            check_fewer_both(net, TINY_SIDE);
+        }
+        for (int i = 0; i < NUM_TINY_UNET2D; i++) {
+            const dm_unet2d_options o = tiny_unet2d(i);
+            assert_int_equal(dm_unet2d_create(context, &o, &net), DM_OK);
+            check_fewer_both(net, 8);
         }
         dm_context_destroy(context);
     }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scratch_of_fewer),
-                                       cmocka_unit_test(test_recomputed), cmocka_unit_test(test_order),
-                                       cmocka_unit_test(test_joined)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_fewer_images), cmocka_unit_test(test_recomputed),
+                                       cmocka_unit_test(test_order), cmocka_unit_test(test_joined)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
