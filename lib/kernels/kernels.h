@@ -62,7 +62,8 @@ typedef struct DMI_R(dmi_kernels) {
     /* weights in PyTorch's layout -> packed, 64-byte aligned. */
     void (*conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
                       void *packed);
-    /* Bytes of scratch that a call of that direction needs with `workers` threads. */
+    /* Bytes of scratch that a call of that direction needs with `workers` threads, for this batch or a
+     * smaller one. */
     size_t (*conv_scratch)(const dmi_conv *conv, int direction, int32_t workers);
     void (*conv_forward)(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                          const void *packed, const DMI_R(dmi_epilogue) * epilogue, void *y, int64_t ldy,

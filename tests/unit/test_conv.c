@@ -313,6 +313,22 @@ static void check_backward_weight(const DMI_R(dmi_kernels) * k, const geometry *
     free(want);
 }
 
+/* Scratch of a batch is enough for every smaller one. */
+static void check_scratch(const DMI_R(dmi_kernels) * k, const dmi_conv *c) {
+    static const int32_t workers[] = {1, 2, 5, 16};
+    for (int direction = DMI_CONV_FORWARD; direction <= DMI_CONV_BACKWARD_WEIGHT; direction++)
+        for (int i = 0; i < 4; i++) {
+            size_t least = 0;
+            for (int64_t batch = 1; batch <= c->batch; batch++) {
+                dmi_conv smaller = *c;
+                smaller.batch = batch;
+                const size_t bytes = k->conv_scratch(&smaller, direction, workers[i]);
+                assert_true(bytes >= least);
+                least = bytes;
+            }
+        }
+}
+
 static void check_all(dmi_conv c, int64_t extra_ld) {
     const geometry g = make_geometry(c, extra_ld);
     buffer x_map = make_map(g.in_pixels, c.in_c, g.ldx), dy_map = make_map(g.out_pixels, c.out_c, g.ldy);
@@ -324,6 +340,7 @@ static void check_all(dmi_conv c, int64_t extra_ld) {
     for (int isa = DMI_ISA_BASE; isa <= DMI_ISA_AVX512; isa++) {
         const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(isa);
         if (!k) continue;
+        check_scratch(k, &g.c);
         check_forward(k, &g, x, w, forward_sums);
         check_epilogue(k, &g, x, w, forward_sums, (int)(random_state >> 40) & 15);
         check_backward_data(k, &g, dy, w, data_sums);

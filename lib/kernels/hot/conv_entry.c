@@ -110,8 +110,11 @@ void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int directi
 
 size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t workers) {
     if (direction == DMI_CONV_BACKWARD_WEIGHT) {
-        if (weight_is_winograd(conv)) return (size_t)conv_winograd_weight_scratch(conv, workers);
-        return (size_t)conv_direct_weight_scratch(conv, workers);
+        dmi_conv few = *conv; /* the largest batch that is summed directly */
+        if (!weight_is_winograd(conv)) return (size_t)conv_direct_weight_scratch(conv, workers);
+        few.batch = (WINOGRAD_MIN_TERMS - 1) / (conv->out_h * conv->out_w);
+        return (size_t)imax(conv_winograd_weight_scratch(conv, workers),
+                            few.batch > 0 ? conv_direct_weight_scratch(&few, workers) : 0);
     }
     const gather g = conv_gather(conv, direction);
     if (g.winograd) return (size_t)conv_winograd_scratch(&g, workers);

@@ -57,7 +57,8 @@ static int64_t weight_stride(const gather *g) {
     return g->panels * g->src_c * NR + LINE;
 }
 
-static plan make_plan(const gather *g, int32_t workers) {
+/* The most tiles that a block has, of any batch up to this one. */
+static plan start_plan(const gather *g) {
     plan p = {.ty = make_tiling(tiled_pixels(g, &g->y)), .tx = make_tiling(tiled_pixels(g, &g->x))};
     p.positions = points_of(g->winograd) * points_of(g->winograd);
     p.total = g->batch * p.ty.tiles * p.tx.tiles;
@@ -66,6 +67,18 @@ static plan make_plan(const gather *g, int32_t workers) {
     const int64_t fewest = conv_winograd_pack_size(g) > LARGE_WEIGHTS ? MIN_TILES_LARGE : MIN_TILES;
     p.tiles = BLOCK_BYTES / (p.positions * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), fewest), p.total);
+    return p;
+}
+
+/* One more cache line, or all positions of a tile fall into one set of the cache. */
+static void set_strides(plan *p) {
+    p->v_stride = p->tiles * p->src_ld + LINE;
+    p->m_stride = p->tiles * p->dst_ld + LINE;
+    if (!p->shared) p->v_stride = p->m_stride = imax(p->v_stride, p->m_stride);
+}
+
+static plan make_plan(const gather *g, int32_t workers) {
+    plan p = start_plan(g);
     p.shared = workers > 1 && p.total <= p.tiles * workers;
     if (p.shared) p.tiles = p.total;
     p.panel_parts = imin(g->panels, ceil_div(4 * (int64_t)workers, p.positions));
@@ -73,10 +86,7 @@ static plan make_plan(const gather *g, int32_t workers) {
     if (!p.shared && p.blocks < 8 * workers) p.blocks = round_up(p.blocks, workers);
     p.tiles = ceil_div(p.total, p.blocks);
     p.blocks = ceil_div(p.total, p.tiles);
-    /* One more cache line, or all positions of a tile fall into one set of the cache. */
-    p.v_stride = p.tiles * p.src_ld + LINE;
-    p.m_stride = p.tiles * p.dst_ld + LINE;
-    if (!p.shared) p.v_stride = p.m_stride = imax(p.v_stride, p.m_stride);
+    set_strides(&p);
     return p;
 }
 
@@ -91,11 +101,18 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     return w;
 }
 
+/* Larger batches may be cut into smaller blocks, so this is the need of the largest block of each kind. */
 int64_t conv_winograd_scratch(const gather *g, int32_t workers) {
-    const plan p = make_plan(g, workers);
-    bump b = {0};
-    carve(g, &p, &b);
-    return b.used * (p.shared ? 1 : workers);
+    plan p = start_plan(g);
+    bump own = {0}, shared = {0};
+    set_strides(&p);
+    carve(g, &p, &own);
+    if (workers == 1) return own.used;
+    p.shared = 1;
+    p.tiles = imin(p.total, p.tiles * workers);
+    set_strides(&p);
+    carve(g, &p, &shared);
+    return imax(own.used * workers, shared.used);
 }
 
 /* m = v u at one position for the panels [p0, p1). */

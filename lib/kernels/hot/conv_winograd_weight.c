@@ -28,7 +28,8 @@ typedef struct job {
     int32_t first;                 /* nothing is in du yet */
 } job;
 
-static plan make_plan(const dmi_conv *c) {
+/* even: chunks of about the same size; else the largest that any batch up to this one has. */
+static plan make_plan(const dmi_conv *c, int even) {
     plan p = {.kind = conv_winograd_kind(c), .pad = c->pad_h};
     p.ty = make_tiling(c->transposed ? c->in_h : c->out_h);
     p.tx = make_tiling(c->transposed ? c->in_w : c->out_w);
@@ -40,7 +41,7 @@ static plan make_plan(const dmi_conv *c) {
     p.total = c->batch * p.ty.tiles * p.tx.tiles;
     p.tiles = CHUNK_BYTES / (p.positions * (p.a_ld + p.panels * NR) * (int64_t)sizeof(real));
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
-    p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
+    if (even) p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
     p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, WEIGHTS));
     p.v_stride = p.tiles * p.a_ld + LINE;
     p.m_stride = p.tiles * p.panels * NR + LINE;
@@ -58,7 +59,7 @@ static void carve(job *j, bump *b) {
 }
 
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
-    job j = {.p = make_plan(conv)};
+    job j = {.p = make_plan(conv, 0)};
     bump b = {0};
     (void)workers;
     carve(&j, &b);
@@ -126,7 +127,7 @@ void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void 
     const image_map of_x = {
         .data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w, .bf16 = (conv->bf16 & DMI_BF16_IN0) != 0};
     const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
-    job j = {.p = make_plan(conv), .dw = dw};
+    job j = {.p = make_plan(conv, 1), .dw = dw};
     const plan *p = &j.p;
     bump b = {.base = (char *)scratch};
     j.a = conv->transposed ? of_dy : of_x;

@@ -1,0 +1,168 @@
+/* A session runs any batch up to its own: a forward pass goes through it in pieces, the last of which may be
+ * small, and scratch memory is that of the largest. Every size gives the bits of a session made for it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "diffusion.h"
+
+enum { SIDE = 28, PIXELS = SIDE * SIDE, MOST = 64 };
+static float images[MOST * PIXELS], times[MOST];
+static const int32_t channels[] = {32, 64, 128};
+
+static dm_context *make_context(int32_t threads) {
+    dm_context_options options;
+    dm_context *context;
+    dm_context_options_init(&options, sizeof options);
+    options.num_threads = threads;
+    assert_int_equal(dm_context_create(&options, &context), DM_OK);
+    return context;
+}
+
+/* Winograd of both strides, normalisation, concatenation, and attention in the second. */
+static dm_net *make_net(dm_context *context, int which) {
+    dm_net *net;
+    if (which == 0) {
+        dm_unet_options o;
+        dm_unet_options_init(&o, sizeof o);
+        o.channels = channels;
+        o.num_middle_blocks = 1;
+        o.norm_groups = 8;
+        o.skip = DM_SKIP_CONCAT;
+        o.time = DM_TIME_SINUSOIDAL;
+        assert_int_equal(dm_unet_create(context, &o, &net), DM_OK);
+    } else {
+        static const dm_unet2d_block down[] = {DM_UNET2D_BLOCK_PLAIN, DM_UNET2D_BLOCK_PLAIN,
+                                               DM_UNET2D_BLOCK_ATTENTION},
+                                     up[] = {DM_UNET2D_BLOCK_ATTENTION, DM_UNET2D_BLOCK_PLAIN,
+                                             DM_UNET2D_BLOCK_PLAIN};
+        dm_unet2d_options o;
+        dm_unet2d_options_init(&o, sizeof o);
+        o.in_channels = o.out_channels = 1;
+        o.num_levels = 3;
+        o.block_out_channels = channels;
+        o.down_block_types = down;
+        o.up_block_types = up;
+        o.layers_per_block = 1;
+        o.norm_num_groups = 8;
+        o.attention_head_dim = 32;
+        o.num_class_embeds = 10;
+        assert_int_equal(dm_unet2d_create(context, &o, &net), DM_OK);
+    }
+    return net;
+}
+
+static dm_session *make_session(const dm_net *net, dm_session_mode mode, int32_t batch) {
+    dm_session_options options;
+    dm_session *session;
+    dm_session_options_init(&options, sizeof options);
+    options.mode = mode;
+    options.batch = batch;
+    options.height = options.width = SIDE;
+    assert_int_equal(dm_session_create(net, &options, &session), DM_OK);
+    return session;
+}
+
+static dm_tensor *wrap(float *data, int32_t rank, int64_t count) {
+    const int64_t shape[] = {count, 1, SIDE, SIDE};
+    dm_tensor *tensor;
+    assert_int_equal(dm_tensor_wrap(NULL, data, DM_DTYPE_F32, rank, shape, NULL, &tensor), DM_OK);
+    return tensor;
+}
+
+/* The first `count` images; gradients, if wanted, of sum(out * images). */
+static void run(dm_session *session, int64_t count, float *out_data, float *gradient) {
+    dm_tensor *x = wrap(images, 4, count), *t = wrap(times, 1, count), *out = wrap(out_data, 4, count);
+    assert_int_equal(dm_session_forward(session, x, t, NULL, out), DM_OK);
+    if (gradient) {
+        dm_tensor *g = wrap(gradient, 4, count);
+        assert_int_equal(dm_session_zero_grad(session), DM_OK);
+        assert_int_equal(dm_session_backward(session, x, g), DM_OK);
+        dm_tensor_destroy(g);
+    }
+    dm_tensor_destroy(x);
+    dm_tensor_destroy(t);
+    dm_tensor_destroy(out);
+}
+
+static void check_forward(int which, int32_t threads) {
+    static float one[MOST * PIXELS], out[MOST * PIXELS];
+    dm_context *context = make_context(threads);
+    dm_net *net = make_net(context, which);
+    dm_session *single = make_session(net, DM_SESSION_INFER, 1);
+    dm_session *session = make_session(net, DM_SESSION_INFER, MOST);
+    for (int64_t i = 0; i < MOST; i++) {
+        dm_tensor *x = wrap(images + i * PIXELS, 4, 1), *t = wrap(times + i, 1, 1),
+                  *y = wrap(one + i * PIXELS, 4, 1);
+        assert_int_equal(dm_session_forward(single, x, t, NULL, y), DM_OK);
+        dm_tensor_destroy(x);
+        dm_tensor_destroy(t);
+        dm_tensor_destroy(y);
+    }
+    for (int64_t count = 1; count <= MOST; count += count < 16 ? 1 : 12) {
+        run(session, count, out, NULL);
+        assert_memory_equal(out, one, (size_t)(count * PIXELS) * sizeof(float));
+    }
+    dm_session_destroy(single);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+}
+
+static void test_forward(void **state) {
+    (void)state;
+    for (int which = 0; which < 2; which++)
+        for (int32_t threads = 1; threads <= 4; threads *= 2) check_forward(which, threads);
+}
+
+static void check_training(int which, int32_t threads) {
+    static const int64_t counts[] = {1, 2, 3, 5, 8, 13};
+    static float out[2][MOST * PIXELS], gradient[2][MOST * PIXELS];
+    dm_context *context = make_context(threads);
+    dm_net *net = make_net(context, which);
+    dm_session *large = make_session(net, DM_SESSION_TRAIN, 13);
+    for (int i = 0; i < 6; i++) {
+        dm_session *exact = make_session(net, DM_SESSION_TRAIN, (int32_t)counts[i]);
+        run(exact, counts[i], out[0], gradient[0]);
+        run(large, counts[i], out[1], gradient[1]);
+        assert_memory_equal(out[0], out[1], (size_t)(counts[i] * PIXELS) * sizeof(float));
+        assert_memory_equal(gradient[0], gradient[1], (size_t)(counts[i] * PIXELS) * sizeof(float));
+        for (int32_t p = 0; p < dm_net_num_params(net); p++) {
+            const dm_tensor *a = dm_session_grad(exact, p), *b = dm_session_grad(large, p);
+            assert_memory_equal(dm_tensor_const_data(a), dm_tensor_const_data(b),
+                                (size_t)dm_tensor_numel(a) * sizeof(float));
+        }
+        dm_session_destroy(exact);
+    }
+    dm_session_destroy(large);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+}
+
+static void test_training(void **state) {
+    (void)state;
+    for (int which = 0; which < 2; which++)
+        for (int32_t threads = 1; threads <= 4; threads *= 2) check_training(which, threads);
+}
+
+static int setup(void **state) {
+    dm_rng *rng;
+    dm_tensor *all = wrap(images, 4, MOST);
+    (void)state;
+    assert_int_equal(dm_rng_create(NULL, 3, 0, &rng), DM_OK);
+    assert_int_equal(dm_rng_normal(rng, all), DM_OK);
+    dm_rng_destroy(rng);
+    dm_tensor_destroy(all);
+    for (int i = 0; i < MOST; i++) times[i] = (float)(47 * i);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_training)};
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
