@@ -17,6 +17,13 @@ typedef int32_t dm_unet2d_block;
 #define DM_UNET2D_BLOCK_RESNET                                                                               \
     3 /**< residual blocks, the last of which resamples: ResnetDownsampleBlock2D, ResnetUpsampleBlock2D */
 
+/** residual blocks divided by sqrt(2) that resample by a FIR filter, and the image itself, resampled, into
+ * and out of every level: SkipDownBlock2D, SkipUpBlock2D, the NCSN++ of Song et al. 2021 */
+#define DM_UNET2D_BLOCK_SKIP 4
+/** the same with self-attention: behind each on the way down, once on the way up: AttnSkipDownBlock2D,
+ * AttnSkipUpBlock2D */
+#define DM_UNET2D_BLOCK_ATTENTION_SKIP 5
+
 /** How t becomes a vector. */
 typedef int32_t dm_unet2d_time;
 #define DM_UNET2D_TIME_POSITIONAL 1 /**< sinusoids (Vaswani et al. 2017, sec. 3.5) */
@@ -63,9 +70,10 @@ typedef struct dm_unet2d_options {
                                    and column behind the last */
     dm_unet2d_resample downsample_type; /**< of levels with ATTENTION; default CONV */
     dm_unet2d_resample upsample_type;   /**< of levels with ATTENTION; default CONV */
-    int32_t attention_head_dim;   /**< numbers of an attention head; 0: one head as wide as the level; default
-                                     8 */
-    int32_t norm_num_groups;      /**< groups of every normalisation; default 32 */
+    int32_t attention_head_dim; /**< numbers of an attention head; 0: one head as wide as the level; default
+                                   8 */
+    int32_t norm_num_groups; /**< groups of every normalisation but those of SKIP levels, which have min(c /
+                                4, 32) of c channels; 0: these everywhere; default 32 */
     int32_t attn_norm_num_groups; /**< groups of the normalisation before the middle's attention; 0 (default):
                                      norm_num_groups, and no normalisation with SCALE_SHIFT */
     double norm_eps;              /**< epsilon of the normalisations; default 1e-5 */
@@ -97,7 +105,9 @@ DM_API void dm_unet2d_options_init(dm_unet2d_options *options, uint32_t struct_s
  * convolution. A residual block is x + conv(drop(act(norm(conv(act(norm(x))) + W emb)))), with a 1x1
  * convolution of x where the width changes; attention is x + W softmax(q k^T / sqrt(d)) v with q, k, v linear
  * in norm(x) (Ho et al. 2020, app. B). Parameters have the names of diffusers' state_dict (conv_in.weight,
- * down_blocks.0.resnets.0.norm1.weight, ...); initial weights are PyTorch's.
+ * down_blocks.0.resnets.0.norm1.weight, ...); initial weights are PyTorch's. SKIP levels on the way down come
+ * first and need in_channels 3, those on the way up come last and need out_channels 3, unless they do not
+ * resample.
  *  @param context allocator and threads, NULL: default; must outlive the net
  *  @param options NULL for the defaults
  *  @param out [out] the network, owned by the caller; free with dm_net_destroy(); input [B,in_channels,H,W],
@@ -105,7 +115,7 @@ DM_API void dm_unet2d_options_init(dm_unet2d_options *options, uint32_t struct_s
  * OUT_OF_MEMORY. Threads: any. Cost: O(weights). Since: 0.1 */
 DM_API dm_status dm_unet2d_create(dm_context *context, const dm_unet2d_options *options, dm_net **out);
 
-/** Name of a kind of level: "plain", "attention", "resnet".
+/** Name of a kind of level: "plain", "attention", "resnet", "skip", "attention_skip".
  *  @return static string, NULL for a value that is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1
  */
 DM_API const char *dm_unet2d_block_name(dm_unet2d_block value);

@@ -412,7 +412,8 @@ dmi_value dmi_build_attention_qkv(dmi_builder *builder, dmi_value qkv, int32_t h
 
 dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps, int32_t pad,
                         const char *name) {
-    int32_t f = dmi_build_fixed(builder, name, NULL, 4, (int64_t[]){1, 1, taps, taps}, DMI_INIT_BINOMIAL, 1);
+    const int64_t shape[] = {1, 1, taps, taps};
+    int32_t f = name ? dmi_build_fixed(builder, name, NULL, 4, shape, DMI_INIT_BINOMIAL, 1) : -1;
     dmi_attr attr = {.kernel_h = taps, .pad_h = pad, .up = up};
     return dmi_build_node(builder, DMI_OP_FIR, x, -1, -1, f, -1, &attr);
 }

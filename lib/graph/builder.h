@@ -103,7 +103,7 @@ dmi_value dmi_build_first_token(dmi_builder *builder, dmi_value x);
 dmi_value dmi_build_concat(dmi_builder *builder, dmi_value a, dmi_value b);
 /* Doubles or halves the image's sides with a FIR filter, every channel alone; parameter name [1,1,taps,taps],
  * not trained, at first the binomial filter. down: y = conv(x, filter, stride 2, pad); up: 4 times the
- * transpose of that (Karras et al. 2020). */
+ * transpose of that (Karras et al. 2020). name NULL: the binomial filter of 4 taps, without a parameter. */
 dmi_value dmi_build_fir(dmi_builder *builder, dmi_value x, int up, int32_t taps, int32_t pad,
                         const char *name);
 /* act(group_norm(x) * gamma + beta + residual), Wu and He 2018; activation NONE, RELU, or SILU without

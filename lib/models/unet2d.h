@@ -17,6 +17,17 @@ enum {
 /* All nodes and parameters; the value of the output. The options have been checked. */
 dmi_value dmi_unet2d_build(dmi_builder *builder, const dm_unet2d_options *options);
 
+static inline int dmi_unet2d_skips(dm_unet2d_block type) {
+    return type == DM_UNET2D_BLOCK_SKIP || type == DM_UNET2D_BLOCK_ATTENTION_SKIP;
+}
+/* Groups of a normalisation of c channels where nobody says how many. */
+static inline int32_t dmi_unet2d_own_groups(int32_t c) {
+    return c < 8 ? 1 : c / 4 < 32 ? c / 4 : 32;
+}
+static inline int32_t dmi_unet2d_groups(const dm_unet2d_options *o, int32_t c) {
+    return o->norm_num_groups ? o->norm_num_groups : dmi_unet2d_own_groups(c);
+}
+
 /* Options with the memory that their lists need. */
 typedef struct dmi_unet2d_config {
     dm_unet2d_options options;

@@ -9,12 +9,18 @@
 static const char old_prefix[] = "UNetRes";
 
 /* diffusers' names, by DM_UNET2D_BLOCK_*. */
-static const char *const down_names[] = {NULL, "DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"};
-static const char *const up_names[] = {NULL, "UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"};
+static const char *const down_names[] = {NULL,
+                                         "DownBlock2D",
+                                         "AttnDownBlock2D",
+                                         "ResnetDownsampleBlock2D",
+                                         "SkipDownBlock2D",
+                                         "AttnSkipDownBlock2D"};
+static const char *const up_names[] = {
+    NULL, "UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"};
 
 static dm_unet2d_block block_of(const char *const *names, const char *text) {
     if (strncmp(text, old_prefix, sizeof old_prefix - 1) == 0) text += sizeof old_prefix - 1;
-    for (dm_unet2d_block block = DM_UNET2D_BLOCK_PLAIN; block <= DM_UNET2D_BLOCK_RESNET; block++)
+    for (dm_unet2d_block block = DM_UNET2D_BLOCK_PLAIN; block <= DM_UNET2D_BLOCK_ATTENTION_SKIP; block++)
         if (strcmp(names[block], text) == 0) return block;
     return 0;
 }
@@ -60,6 +66,13 @@ static void read_levels(dmi_json_reader *r, dmi_unet2d_config *config) {
 static int32_t read_head_dim(dmi_json_reader *r) {
     const char *key = "attention_head_dim";
     const int32_t value = dmi_json_get_int(r, key, 1, 16384, 8);
+    return dmi_json_has(r, key) == DMI_JSON_IS_NULL ? 0 : value;
+}
+
+/* Null means another thing than no key here, too. */
+static int32_t read_groups(dmi_json_reader *r) {
+    const char *key = "norm_num_groups";
+    const int32_t value = dmi_json_get_int(r, key, 1, 16384, 32);
     return dmi_json_has(r, key) == DMI_JSON_IS_NULL ? 0 : value;
 }
 
@@ -125,7 +138,7 @@ dm_status dmi_unet2d_read_config(dmi_json_document *document, dmi_unet2d_config 
     o->center_input_sample = dmi_json_get_bool(&r, "center_input_sample", 0);
     o->layers_per_block = dmi_json_get_int(&r, "layers_per_block", 1, DMI_UNET2D_MAX_LAYERS, 2);
     o->attention_head_dim = read_head_dim(&r);
-    o->norm_num_groups = dmi_json_get_int(&r, "norm_num_groups", 1, 16384, 32);
+    o->norm_num_groups = read_groups(&r);
     o->norm_eps = dmi_json_get_real(&r, "norm_eps", 0, 1, 1e-5);
     o->dropout = dmi_json_get_real(&r, "dropout", 0, 0.999, 0);
     const char *activation = dmi_json_get_string(&r, "act_fn", "silu");
@@ -197,7 +210,7 @@ void dmi_unet2d_write_config(const dm_unet2d_options *o, int32_t sample_size, dm
     else
         dmi_json_put_null(w, "mid_block_type");
     dmi_json_put_real(w, "norm_eps", o->norm_eps);
-    dmi_json_put_int(w, "norm_num_groups", o->norm_num_groups);
+    put_int_or_null(w, "norm_num_groups", o->norm_num_groups);
     put_int_or_null(w, "num_class_embeds",
                     o->num_class_embeds < DMI_UNET2D_MAX_ROWS ? o->num_class_embeds : 0);
     put_int_or_null(w, "num_train_timesteps", o->num_train_timesteps);

@@ -48,12 +48,18 @@ typedef struct name {
 static const name block_names[] = {{DM_UNET2D_BLOCK_PLAIN, "plain"},
                                    {DM_UNET2D_BLOCK_ATTENTION, "attention"},
                                    {DM_UNET2D_BLOCK_RESNET, "resnet"},
+                                   {DM_UNET2D_BLOCK_SKIP, "skip"},
+                                   {DM_UNET2D_BLOCK_ATTENTION_SKIP, "attention_skip"},
                                    {DM_UNET2D_BLOCK_PLAIN, "DownBlock2D"},
                                    {DM_UNET2D_BLOCK_PLAIN, "UpBlock2D"},
                                    {DM_UNET2D_BLOCK_ATTENTION, "AttnDownBlock2D"},
                                    {DM_UNET2D_BLOCK_ATTENTION, "AttnUpBlock2D"},
                                    {DM_UNET2D_BLOCK_RESNET, "ResnetDownsampleBlock2D"},
                                    {DM_UNET2D_BLOCK_RESNET, "ResnetUpsampleBlock2D"},
+                                   {DM_UNET2D_BLOCK_SKIP, "SkipDownBlock2D"},
+                                   {DM_UNET2D_BLOCK_SKIP, "SkipUpBlock2D"},
+                                   {DM_UNET2D_BLOCK_ATTENTION_SKIP, "AttnSkipDownBlock2D"},
+                                   {DM_UNET2D_BLOCK_ATTENTION_SKIP, "AttnSkipUpBlock2D"},
                                    {0, NULL}};
 static const name time_names[] = {{DM_UNET2D_TIME_POSITIONAL, "positional"},
                                   {DM_UNET2D_TIME_FOURIER, "fourier"},
@@ -131,7 +137,7 @@ static const field fields[] = {
     FIELD(downsample_type, DM_UNET2D_RESAMPLE_CONV, DM_UNET2D_RESAMPLE_RESNET),
     FIELD(upsample_type, DM_UNET2D_RESAMPLE_CONV, DM_UNET2D_RESAMPLE_RESNET),
     FIELD(attention_head_dim, 0, 16384),
-    FIELD(norm_num_groups, 1, 16384),
+    FIELD(norm_num_groups, 0, 16384),
     FIELD(attn_norm_num_groups, 0, 16384),
     FIELD(act_fn, DM_ACTIVATION_NONE, DM_ACTIVATION_ELU),
     FIELD(resnet_time_scale_shift, DM_UNET2D_CONDITIONING_SHIFT, DM_UNET2D_CONDITIONING_SCALE_SHIFT),
@@ -175,14 +181,16 @@ static dm_status check_widths(const dm_unet2d_options *o) {
     const int32_t last = o->num_levels - 1;
     for (int32_t i = 0; i < o->num_levels; i++) {
         const int32_t c = o->block_out_channels[i];
-        const int attention = o->down_block_types[i] == DM_UNET2D_BLOCK_ATTENTION ||
-                              o->up_block_types[last - i] == DM_UNET2D_BLOCK_ATTENTION ||
+        const dm_unet2d_block down = o->down_block_types[i], up = o->up_block_types[last - i];
+        const int attention = down == DM_UNET2D_BLOCK_ATTENTION || down == DM_UNET2D_BLOCK_ATTENTION_SKIP ||
+                              up == DM_UNET2D_BLOCK_ATTENTION || up == DM_UNET2D_BLOCK_ATTENTION_SKIP ||
                               (i == last && o->mid_block && o->add_attention);
-        if (c % o->norm_num_groups)
+        const int usual = i == 0 || i == last || !dmi_unet2d_skips(down) || !dmi_unet2d_skips(up);
+        if (usual && c % dmi_unet2d_groups(o, c))
             return dmi_fail(
                 DM_ERROR_INVALID_ARGUMENT,
                 "options.block_out_channels[%d]: expected a multiple of norm_num_groups = %d, got %d", i,
-                o->norm_num_groups, c);
+                dmi_unet2d_groups(o, c), c);
         if (attention && c < o->attention_head_dim)
             return dmi_fail(
                 DM_ERROR_INVALID_ARGUMENT,
@@ -197,20 +205,46 @@ static dm_status check_widths(const dm_unet2d_options *o) {
     return DM_OK;
 }
 
+/* The image beside the levels has three channels in diffusers, and every level that resamples has to take it
+ * along. */
+static dm_status check_skips(const dm_unet2d_options *o) {
+    const int32_t last = o->num_levels - 1;
+    for (int32_t i = 0; i < last; i++) {
+        if (dmi_unet2d_skips(o->down_block_types[i]) && o->in_channels != 3)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                            "options.in_channels: expected 3 with skip levels on the way down, got %d",
+                            o->in_channels);
+        if (dmi_unet2d_skips(o->up_block_types[i]) && o->out_channels != 3)
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                            "options.out_channels: expected 3 with skip levels on the way up, got %d",
+                            o->out_channels);
+        if (i + 1 < last && dmi_unet2d_skips(o->down_block_types[i + 1]) &&
+            !dmi_unet2d_skips(o->down_block_types[i]))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                            "options.down_block_types[%d]: expected a skip level before another one", i);
+        if (dmi_unet2d_skips(o->up_block_types[i]) && !dmi_unet2d_skips(o->up_block_types[i + 1]))
+            return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                            "options.up_block_types[%d]: expected a skip level after another one", i + 1);
+    }
+    return DM_OK;
+}
+
 static dm_status check(const dm_unet2d_options *o) {
     dm_status status;
     for (int i = 0; i < NUM_FIELDS; i++)
         DM_TRY(check_number(fields[i].name, get(o, &fields[i]), fields[i].low, fields[i].high));
     DM_TRY(check_number("num_levels", o->num_levels, 1, DMI_UNET2D_MAX_LEVELS));
     DM_TRY(check_list("block_out_channels", o->block_out_channels, o->num_levels, 16384));
-    DM_TRY(check_list("down_block_types", o->down_block_types, o->num_levels, DM_UNET2D_BLOCK_RESNET));
-    DM_TRY(check_list("up_block_types", o->up_block_types, o->num_levels, DM_UNET2D_BLOCK_RESNET));
+    DM_TRY(
+        check_list("down_block_types", o->down_block_types, o->num_levels, DM_UNET2D_BLOCK_ATTENTION_SKIP));
+    DM_TRY(check_list("up_block_types", o->up_block_types, o->num_levels, DM_UNET2D_BLOCK_ATTENTION_SKIP));
     DM_TRY(check_number("mid_block_scale_factor", o->mid_block_scale_factor, 1e-6, 1e6));
     DM_TRY(check_number("norm_eps", o->norm_eps, 0, 1));
     DM_TRY(check_number("freq_shift", o->freq_shift, -1e6, 1e6));
     DM_TRY(check_number("dropout", o->dropout, 0, 0.999));
     if (o->time_embedding_type == DM_UNET2D_TIME_LEARNED)
         DM_TRY(check_number("num_train_timesteps", o->num_train_timesteps, 1, DMI_UNET2D_MAX_ROWS));
+    DM_TRY(check_skips(o));
     status = check_widths(o);
 done:
     return status;

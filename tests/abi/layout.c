@@ -762,6 +762,8 @@ _Static_assert(DM_TIME_SINUSOIDAL == 2, "value");
 _Static_assert(DM_UNET2D_BLOCK_PLAIN == 1, "value");
 _Static_assert(DM_UNET2D_BLOCK_ATTENTION == 2, "value");
 _Static_assert(DM_UNET2D_BLOCK_RESNET == 3, "value");
+_Static_assert(DM_UNET2D_BLOCK_SKIP == 4, "value");
+_Static_assert(DM_UNET2D_BLOCK_ATTENTION_SKIP == 5, "value");
 _Static_assert(DM_UNET2D_TIME_POSITIONAL == 1, "value");
 _Static_assert(DM_UNET2D_TIME_FOURIER == 2, "value");
 _Static_assert(DM_UNET2D_TIME_LEARNED == 3, "value");

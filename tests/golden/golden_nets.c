@@ -331,7 +331,8 @@ void golden_net(golden *g) {
         check(g, config, DM_DTYPE_F64, has_single_sinusoids(config) ? &single : &twice);
         golden_end(g);
     }
-    if (is_known && strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0)
+    const int is_stored = !cJSON_HasObjectItem(config, "fill");
+    if (is_known && is_stored && strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0)
         golden_pretrained(g, stem_length(g));
     if (is_known && cJSON_HasObjectItem(config, "use_new_attention_order"))
         golden_pretrained_state(g, config, stem_length(g));

@@ -57,6 +57,7 @@ int golden_unet2d(golden *g, const cJSON *config, dm_net **out) {
                                        "downsample_padding",
                                        "downsample_type",
                                        "dropout",
+                                       "fill",
                                        "flip_sin_to_cos",
                                        "freq_shift",
                                        "in_channels",
@@ -68,6 +69,7 @@ int golden_unet2d(golden *g, const cJSON *config, dm_net **out) {
                                        "num_class_embeds",
                                        "num_train_timesteps",
                                        "out_channels",
+                                       "params",
                                        "resnet_time_scale_shift",
                                        "sample_size",
                                        "time_embedding_dim",
@@ -89,6 +91,7 @@ int golden_unet2d(golden *g, const cJSON *config, dm_net **out) {
     o.mid_block = golden_text(config, "mid_block_type", NULL) != NULL;
     if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(config, "attention_head_dim")))
         o.attention_head_dim = 0;
+    if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(config, "norm_num_groups"))) o.norm_num_groups = 0;
     read_int(config, "in_channels", &o.in_channels);
     read_int(config, "out_channels", &o.out_channels);
     read_int(config, "add_attention", &o.add_attention);

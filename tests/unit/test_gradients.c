@@ -280,7 +280,12 @@ static int build_case(dmi_builder *b, int op, int index, dmi_value x, dmi_value 
     }
     case DMI_OP_FIR: {
         static const int32_t taps[] = {2, 4, 6};
-        if (index > 3) return 0;
+        if (index > 4) return 0;
+        if (index == 4) {
+            *out = dmi_build_add(b, dmi_build_fir(b, dmi_build_fir(b, x, 0, 4, 1, NULL), 1, 4, 1, NULL), x,
+                                 DMI_ACT_NONE);
+            return 1;
+        }
         if (index == 3) { /* the padding of a convolution of 3x3 and the filter at once (EDM) */
             dmi_value wide = dmi_build_conv(b, x, IN_C, IN_C, 3, 1, 2, "conv", plain);
             *out = dmi_build_fir(b, dmi_build_fir(b, wide, 0, 4, 0, "down"), 1, 4, 1, "up");

@@ -350,8 +350,8 @@ static void test_config_refuses(void **state) {
          "}",
          "down_block_types[0]: \"UpBlock2D\"", DM_ERROR_UNSUPPORTED},
         {"{\"block_out_channels\":[8],\"down_block_types\":[\"DownBlock2D\"],\"up_block_types\":["
-         "\"SkipUpBlock2D\"]}",
-         "up_block_types[0]: \"SkipUpBlock2D\"", DM_ERROR_UNSUPPORTED},
+         "\"CrossAttnUpBlock2D\"]}",
+         "up_block_types[0]: \"CrossAttnUpBlock2D\"", DM_ERROR_UNSUPPORTED},
         {"{\"block_out_channels\":[1,1,1,1,1,1,1,1,1]}", "block_out_channels: expected at most 8",
          DM_ERROR_FORMAT},
         {"[]", "expected an object", DM_ERROR_FORMAT},

@@ -217,6 +217,8 @@ static void refuse(const dm_unet2d_options *o, const char *what) {
 
 static void test_refusals(void **state) {
     static const int32_t wrong_blocks[] = {P, 9}, odd_channels[] = {4, 7};
+    static const int32_t skip_first[] = {S, P}, skips[] = {P, S, S}, three[] = {4, 8, 8};
+    static const int32_t attention_skip[] = {P, T};
     (void)state;
     REFUSE(0, in_channels, 0);
     REFUSE(0, num_levels, 9);
@@ -225,7 +227,9 @@ static void test_refusals(void **state) {
     REFUSE(0, down_block_types, wrong_blocks);
     REFUSE(0, up_block_types, NULL);
     REFUSE(0, layers_per_block, 0);
-    REFUSE(0, norm_num_groups, 0);
+    REFUSE(0, norm_num_groups, -1);
+    REFUSE(7, in_channels, 4);
+    REFUSE(7, out_channels, 6);
     REFUSE(1, attention_head_dim, 5);
     REFUSE(5, attn_norm_num_groups, 3);
     REFUSE(0, mid_block_scale_factor, 0);
@@ -234,6 +238,14 @@ static void test_refusals(void **state) {
     REFUSE(0, downsample_padding, 2);
     REFUSE(0, time_embedding_type, 0);
     REFUSE(6, num_train_timesteps, 0);
+    REFUSE(7, up_block_types, skip_first);
+    REFUSE(7, down_block_types, wrong_blocks);
+    dm_unet2d_options o = tiny_unet2d(7);
+    o.num_levels = 3, o.block_out_channels = three, o.down_block_types = o.up_block_types = skips;
+    refuse(&o, "down_block_types[0]");
+    o = tiny_unet2d(7);
+    o.down_block_types = attention_skip; /* its normalisation has 32 groups whatever the width */
+    refuse(&o, "down_blocks.1.attentions.0.group_norm");
     assert_int_equal(dm_unet2d_create(NULL, NULL, NULL), DM_ERROR_INVALID_ARGUMENT);
 }
 

@@ -4,7 +4,13 @@
 
 #include "diffusion.h"
 
-enum { P = DM_UNET2D_BLOCK_PLAIN, A = DM_UNET2D_BLOCK_ATTENTION, R = DM_UNET2D_BLOCK_RESNET };
+enum {
+    P = DM_UNET2D_BLOCK_PLAIN,
+    A = DM_UNET2D_BLOCK_ATTENTION,
+    R = DM_UNET2D_BLOCK_RESNET,
+    S = DM_UNET2D_BLOCK_SKIP,
+    T = DM_UNET2D_BLOCK_ATTENTION_SKIP
+};
 
 static inline dm_unet2d_options unet2d_options(int32_t levels, const int32_t *channels, const int32_t *down,
                                                const int32_t *up) {
@@ -17,17 +23,18 @@ static inline dm_unet2d_options unet2d_options(int32_t levels, const int32_t *ch
     return o;
 }
 
-enum { NUM_TINY_UNET2D = 7 };
+enum { NUM_TINY_UNET2D = 8 };
 
 static inline dm_unet2d_options tiny_unet2d(int index) {
     static const int32_t channels[] = {4, 8};
-    static const int32_t down[][2] = {{P, A}, {A, P}, {R, A}, {A, P}, {P, P}, {A, R}, {P, P}};
-    static const int32_t up[][2] = {{A, P}, {P, A}, {A, R}, {R, A}, {P, P}, {A, A}, {P, P}};
+    static const int32_t down[][2] = {{P, A}, {A, P}, {R, A}, {A, P}, {P, P}, {A, R}, {P, P}, {S, P}};
+    static const int32_t up[][2] = {{A, P}, {P, A}, {A, R}, {R, A}, {P, P}, {A, A}, {P, P}, {S, S}};
     dm_unet2d_options o = unet2d_options(index == 4 ? 1 : 2, channels, down[index], up[index]);
     o.layers_per_block = 1 + index % 2;
     o.in_channels = 1 + index % 4;
     o.out_channels = index == 2 ? 2 * o.in_channels : o.in_channels; /* a learned variance */
-    o.norm_num_groups = 2;
+    o.norm_num_groups = index == 7 ? 0 : 2;
+    if (index == 7) o.in_channels = o.out_channels = 3;
     o.norm_eps = 1e-3;
     o.attention_head_dim = index % 2 ? 2 : 0;
     o.downsample_padding = index % 2;

@@ -1,6 +1,7 @@
 /* fir: halves (attr.up = 0) or doubles the image's sides with the filter param[0] [1,1,taps,taps], which is
- * not trained. down: a convolution of stride 2 and padding attr.pad_h, every channel alone; up: 4 times the
- * transpose of that, as only every fourth pixel brings something. Backward of either is the other. */
+ * not trained; without the parameter with the binomial filter of 4 taps. down: a convolution of stride 2 and
+ * padding attr.pad_h, every channel alone; up: 4 times the transpose of that, as only every fourth pixel
+ * brings something. Backward of either is the other. */
 #include "graph/ops/ops.h"
 
 static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape) {
@@ -15,6 +16,10 @@ static dm_status infer(const dmi_node *node, const dmi_shape *in_shape, dmi_shap
     return DM_OK;
 }
 
+#define ROW(k) (k) / (real)64, 3 * (k) / (real)64, 3 * (k) / (real)64, (k) / (real)64
+static const real binomial[16] = {ROW(1), ROW(3), ROW(3), ROW(1)};
+#undef ROW
+
 static DMI_R(dmi_fir) filter_of(const dmi_call *call) {
     const int up = call->node->attr.up;
     const dmi_shape large = up ? call->out_shape : call->in_shape[0];
@@ -27,7 +32,7 @@ static DMI_R(dmi_fir) filter_of(const dmi_call *call) {
                             .c = large.c,
                             .taps = call->node->attr.kernel_h,
                             .pad = call->node->attr.pad_h,
-                            .filter = call->param[0],
+                            .filter = call->param[0] ? call->param[0] : binomial,
                             .gain = up ? 4 : 1};
 }
 
