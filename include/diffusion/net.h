@@ -170,7 +170,9 @@ typedef struct dm_session_options {
                                compute_dtype, or DM_DTYPE_BF16 with compute_dtype f32: those of images that
                                all layers around can take so, which are nearly all of a UNet's, rounded to
                                nearest even. Weights, gradients, statistics, sums, inputs and the network's
-                               output stay f32. Needs less memory; results differ from f32's by relative
+                               output stay f32; where the processor has AVX512_BF16,
+                               convolutions that are computed directly also round their factors, not their
+                               sums. Needs less memory; results differ from f32's by relative
                                errors of about 2^-9 a layer. Off by default; see docs/performance.md */
 } dm_session_options;
 

@@ -69,6 +69,8 @@ enum { DMI_ISA_BASE = 0, DMI_ISA_AVX2 = 1, DMI_ISA_AVX512 = 2 };
 #endif
 /* Best of this machine, capped by the environment variable DM_ISA; read once. */
 int dmi_cpu_isa(void);
+/* 1: besides AVX-512 the machine has AVX512_BF16, and DM_ISA caps nothing. */
+int dmi_cpu_has_bf16(void);
 const char *dmi_cpu_isa_name(int isa);
 /* What DM_ISA holds when that is none of its words and therefore caps nothing, else NULL. */
 const char *dmi_cpu_isa_unknown(void);

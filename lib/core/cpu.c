@@ -57,6 +57,17 @@ int dmi_cpu_isa(void) {
     return isa;
 }
 
+int dmi_cpu_has_bf16(void) {
+#if defined(__x86_64__)
+    const char *word = getenv("DM_ISA");
+    if (dmi_cpu_isa() < DMI_ISA_AVX512 || (word != NULL && isa_of(word) >= 0)) return 0;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return 0;
+#endif
+}
+
 const char *dmi_cpu_isa_name(int isa) {
     switch (isa) {
     case DMI_ISA_BASE:

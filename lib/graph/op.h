@@ -119,8 +119,9 @@ typedef struct dmi_call {
     dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
     int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* numbers from one pixel of a value to the next */
     int32_t bf16;                           /* DMI_BF16_*: the values that are stored so */
-    const void *in[DMI_NODE_INPUTS];        /* NULL: absent */
-    void *out;                              /* const in backward */
+    int32_t bf16_products; /* 1: products may be of factors rounded to bf16, the machine has an instruction */
+    const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
+    void *out;                       /* const in backward */
     const void *param[DMI_NODE_PARAMS];
     void
         *packed; /* the node's own copy of its weights in the kernels' layout, NULL: sizes() asked for none */

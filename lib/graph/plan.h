@@ -45,6 +45,7 @@ typedef enum dmi_backward { DMI_BACKWARD_NONE, DMI_BACKWARD_ALL, DMI_BACKWARD_IN
 typedef struct dmi_plan {
     dmi_node_plan *nodes; /* [num_nodes] */
     size_t arena_size, packed_size;
+    int32_t bf16_products; /* as in dmi_call */
 } dmi_plan;
 
 /* dtype: of reals; storage: BF16: values are stored so wherever all that touch them can (DMI_NARROW_*).

@@ -113,6 +113,7 @@ static void connect(dm_session *s) {
                            .conv_algorithm = s->options.conv_algorithm,
                            .out_shape = np->shape,
                            .bf16 = dmi_plan_bf16(net, &s->plan, n),
+                           .bf16_products = s->plan.bf16_products,
                            .out_ld = s->plan.nodes[np->home].shape.c,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),

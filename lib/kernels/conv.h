@@ -18,10 +18,11 @@ typedef struct dmi_conv {
     int64_t out_h, out_w, out_c; /* of y */
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
     int32_t groups;
-    int32_t transposed; /* 1: y = conv_transpose2d(x); weights [in_c][out_c/groups][kh][kw], else
-                           [out_c][in_c/groups][kh][kw] */
-    int32_t algorithm;  /* DMI_CONV_* */
-    int32_t bf16;       /* DMI_BF16_*: IN0: x, OUT: y are stored so */
+    int32_t transposed;    /* 1: y = conv_transpose2d(x); weights [in_c][out_c/groups][kh][kw], else
+                              [out_c][in_c/groups][kh][kw] */
+    int32_t algorithm;     /* DMI_CONV_* */
+    int32_t bf16;          /* DMI_BF16_*: IN0: x, OUT: y are stored so */
+    int32_t bf16_products; /* direct kernels may round their factors to bf16, as dmi_cpu_has_bf16() */
 } dmi_conv;
 
 #endif

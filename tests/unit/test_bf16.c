@@ -126,6 +126,21 @@ static void forward(const dmi_kernels_f32 *k, dm_context *context, dmi_conv c, i
     free(scratch);
 }
 
+static int64_t imax_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static void data_gradient(const dmi_kernels_f32 *k, dm_context *context, dmi_conv c, const map *dy,
+                          const float *w, float *dx) {
+    void *packed = allocate((int64_t)k->conv_pack_size(&c, DMI_CONV_BACKWARD_DATA), 1);
+    void *scratch =
+        allocate((int64_t)k->conv_scratch(&c, DMI_CONV_BACKWARD_DATA, dmi_num_workers(context)), 1);
+    k->conv_pack(context, &c, DMI_CONV_BACKWARD_DATA, w, packed);
+    k->conv_backward_data(context, &c, dy->wide, dy->ld, packed, dx, c.in_c, 0, scratch);
+    free(packed);
+    free(scratch);
+}
+
 static void weight_gradient(const dmi_kernels_f32 *k, dm_context *context, dmi_conv c, int32_t bf16,
                             const map *x, const map *dy, float *dw) {
     c.bf16 = bf16;
@@ -189,6 +204,72 @@ static void test_convolutions(void **state) {
                     c.algorithm = algorithm;
                     check_conv(table_of(isa), contexts[(i + j) % 2], &c);
                 }
+}
+
+/* y = conv(x) and dx = conv^T(dy) with products of rounded factors, reals or rounded reals in between:
+ * against f32 kernels with weights, x and dy that bf16 holds, so that only the sums' order and their
+ * subnormal terms differ. */
+static void check_products(const dmi_kernels_f32 *k, dm_context *context, const dmi_conv *c) {
+    const int64_t weights = c->in_c * c->out_c / c->groups * c->kernel_h * c->kernel_w;
+    const int64_t in_pixels = c->batch * c->in_h * c->in_w, out_pixels = c->batch * c->out_h * c->out_w;
+    map x = make_map(in_pixels, c->in_c, c->in_c + GAP), dy = make_map(out_pixels, c->out_c, c->out_c);
+    map y = make_empty(out_pixels, c->out_c, c->out_c + GAP), zero = make_map(out_pixels, c->out_c, c->out_c);
+    map w = make_map(1, weights, weights), dx = make_map(in_pixels, c->in_c, c->in_c);
+    map y16 = make_empty(out_pixels, c->out_c, c->out_c + GAP), dx16 = make_map(in_pixels, c->in_c, c->in_c);
+    dmi_conv with = *c;
+    with.bf16_products = 1;
+    memset(zero.wide, 0, (size_t)(out_pixels * c->out_c) * sizeof(float));
+    /* a chain of n additions in f32 errs by n 2^-24 of the sum of the terms' sizes at most; both do */
+    const double terms = (double)(imax_of(c->in_c, c->out_c) / c->groups * c->kernel_h * c->kernel_w);
+    const float bound = (float)(2 * terms * terms * 0x1p-24);
+    for (int32_t bf16 = 0; bf16 <= DMI_BF16_IN0; bf16 += DMI_BF16_IN0) {
+        forward(k, context, *c, 0, &x, w.wide, &zero, &y);
+        forward(k, context, with, bf16, &x, w.wide, &zero, &y16);
+        for (int64_t i = 0; i < out_pixels * y.ld; i++)
+            if (i % y.ld < c->out_c) assert_true(fabsf(y.wide[i] - y16.wide[i]) <= bound);
+    }
+    data_gradient(k, context, *c, &dy, w.wide, dx.wide);
+    data_gradient(k, context, with, &dy, w.wide, dx16.wide);
+    for (int64_t i = 0; i < in_pixels * c->in_c; i++) assert_true(fabsf(dx.wide[i] - dx16.wide[i]) <= bound);
+    map *const maps[] = {&x, &dy, &y, &zero, &w, &dx, &y16, &dx16};
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) free_map(maps[i]);
+}
+
+static void test_products(void **state) {
+    static const int64_t channels[][3] = {{16, 32, 1}, {24, 70, 1}, {64, 18, 1}, {64, 96, 2}};
+    static const int32_t kernels[][3] = {{3, 2, 0}, {3, 2, 1}, {1, 1, 0}, {1, 2, 0}, {5, 1, 0}, {2, 2, 1}};
+    (void)state;
+    if (!dmi_cpu_has_bf16()) skip();
+    for (size_t i = 0; i < sizeof channels / sizeof *channels; i++)
+        for (size_t j = 0; j < sizeof kernels / sizeof *kernels; j++) {
+            dmi_conv c =
+                conv_of(9, channels[i][0], channels[i][1], kernels[j][0], kernels[j][1], kernels[j][2]);
+            c.groups = (int32_t)channels[i][2];
+            c.algorithm = DMI_CONV_DIRECT;
+            check_products(table_of(DMI_ISA_AVX512), contexts[(i + j) % 2], &c);
+        }
+}
+
+/* The products are of rounded factors, and their sums are not: a weight of 1 + 2^-10 counts as 1, 128 terms
+ * of 1 + 2^-7 add up to 129. */
+static void test_products_round(void **state) {
+    enum { C = 128 };
+    dmi_conv c = {.batch = 1, .in_h = 1, .in_w = 3, .out_h = 1, .out_w = 3, .in_c = C, .out_c = 2};
+    float x[3 * C], y[3 * 2], w[2 * C];
+    (void)state;
+    if (!dmi_cpu_has_bf16()) skip();
+    const dmi_kernels_f32 *k = table_of(DMI_ISA_AVX512);
+    c.kernel_h = c.kernel_w = c.stride_h = c.stride_w = c.dilation_h = c.dilation_w = c.groups = 1;
+    c.bf16_products = 1;
+    for (int i = 0; i < 3 * C; i++) x[i] = 1 + 0x1p-7f;
+    for (int i = 0; i < 2 * C; i++) w[i] = 1 + 0x1p-10f;
+    void *packed = allocate((int64_t)k->conv_pack_size(&c, DMI_CONV_FORWARD), 1);
+    void *scratch = allocate((int64_t)k->conv_scratch(&c, DMI_CONV_FORWARD, 1), 1);
+    k->conv_pack(contexts[0], &c, DMI_CONV_FORWARD, w, packed);
+    k->conv_forward(contexts[0], &c, x, C, packed, NULL, y, 2, scratch);
+    for (int i = 0; i < 6; i++) assert_true(y[i] == 129.0f);
+    free(packed);
+    free(scratch);
 }
 
 enum { NORM_BATCH = 2, NORM_PIXELS = 37 };
@@ -340,9 +421,11 @@ static void test_elementwise(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rounding), cmocka_unit_test(test_convolutions),
-                                       cmocka_unit_test(test_group_norms), cmocka_unit_test(test_masks),
-                                       cmocka_unit_test(test_elementwise)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rounding),    cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_products),    cmocka_unit_test(test_products_round),
+        cmocka_unit_test(test_group_norms), cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_elementwise)};
     for (int i = 0; i < 2; i++) {
         dm_context_options options;
         dm_context_options_init(&options, sizeof options);

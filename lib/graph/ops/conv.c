@@ -55,6 +55,7 @@ static dmi_conv geometry(const dmi_call *call) {
                       .groups = a->groups,
                       .transposed = call->node->op == DMI_OP_CONV_TRANSPOSE2D,
                       .bf16 = call->bf16,
+                      .bf16_products = call->bf16_products,
                       .algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm};
 }
 

@@ -28,15 +28,15 @@ typedef struct plan {
 } plan;
 
 typedef struct workspace {
-    real *band, *patches, *tile;
+    void *band;
+    real *patches, *tile;
     int64_t *offset, *pixel, *tap;
 } workspace;
 
 typedef struct job {
     const gather *g;
     plan p;
-    const void *src;
-    const real *packed;
+    const void *src, *packed;
     const DMI_R(dmi_epilogue) * epilogue;
     void *dst;
     int64_t ld_src, ld_dst;
@@ -48,12 +48,12 @@ typedef struct job {
 static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
     plan p = {.patch = g->src_cg <= PATCH_MAX_CHANNELS && g->taps > 1};
     const axis *y = &g->y, *x = &g->x;
-    p.copy = g->src_bf16 || y->low < 0 || x->low < 0 ||
+    p.copy = g->src_bf16 != g->products || y->low < 0 || x->low < 0 ||
              (y->count - 1) * y->step + y->low + y->span > y->src ||
              (x->count - 1) * x->step + x->low + x->span > x->src;
     p.band_w = (x->count - 1) * x->step + x->span;
     p.ld = g->src_c;
-    const int64_t row_bytes = p.band_w * g->src_c * (int64_t)sizeof(real) * y->step;
+    const int64_t row_bytes = p.band_w * g->src_c * stored_bytes(g->products) * y->step;
     p.rows = imax((g->flat ? FLAT_BAND_BYTES : BAND_BYTES) / row_bytes, ceil_div(BAND_MIN_PIXELS, x->count));
     p.rows = imin(p.rows, y->count);
     p.bands = ceil_div(y->count, p.rows);
@@ -77,7 +77,7 @@ static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
 static workspace carve(const gather *g, const plan *p, bump *b) {
     workspace w;
     const int64_t index = (int64_t)sizeof(int64_t);
-    w.band = take_reals(b, p->copy ? p->band_h * p->band_w * p->ld : 0);
+    w.band = take(b, p->copy ? p->band_h * p->band_w * p->ld * stored_bytes(g->products) : 0);
     w.patches = take_reals(b, p->patch ? p->pixels * g->taps * g->src_cg : 0);
     w.tile = take_reals(b, MR * NR);
     w.offset = (int64_t *)take(b, p->pixels * index);
@@ -94,33 +94,44 @@ int64_t conv_direct_scratch(const gather *g, int32_t workers) {
 }
 
 /* Zeroes the channels of n pixels; what lies between them is never read. */
-static void clear_pixels(real *out, int64_t n, int64_t channels, int64_t ld) {
-    if (ld == channels)
-        memset(out, 0, (size_t)(n * channels) * sizeof(real));
-    else
-        for (int64_t i = 0; i < n; i++) memset(out + i * ld, 0, (size_t)channels * sizeof(real));
+static void clear_pixels(int bf16, void *out, int64_t n, int64_t channels, int64_t ld) {
+    const int64_t runs = ld == channels ? 1 : n, length = ld == channels ? n * channels : channels;
+    for (int64_t i = 0; i < runs; i++)
+        memset(stored_to(bf16, out, i * ld), 0, (size_t)(length * stored_bytes(bf16)));
+}
+
+/* A constant pair of storages for each loop over pixels. */
+static void move_pixels(int from16, const void *from, int64_t ld_from, int to16, void *to, int64_t ld_to,
+                        int64_t n, int64_t channels) {
+    const int64_t runs = ld_from == channels && ld_to == channels ? 1 : n, length = channels * n / runs;
+    for (int64_t i = 0; i < runs; i++) {
+        const void *in = stored_at(from16, from, i * ld_from);
+        void *out = stored_to(to16, to, i * ld_to);
+        if (from16 == to16)
+            memcpy(out, in, (size_t)(length * stored_bytes(to16)));
+        else if (from16)
+            vmove(1, in, 0, out, length);
+        else
+            vmove(0, in, 1, out, length);
+    }
 }
 
 void conv_copy_band(int bf16, const void *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                    int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band) {
+                    int64_t first, int64_t rows, int64_t width, int band_bf16, void *band, int64_t ld_band) {
     const int64_t left = imin(imax(-x->low, 0), width), from = imax(x->low, 0);
     const int64_t n = imax(imin(x->src - from, width - left), 0);
-    for (int64_t sy = first; sy < first + rows; sy++, band += width * ld_band) {
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t sy = first + i;
+        void *row = stored_to(band_bf16, band, i * width * ld_band);
         if (sy < 0 || sy >= y->src || n == 0) {
-            clear_pixels(band, width, channels, ld_band);
+            clear_pixels(band_bf16, row, width, channels, ld_band);
             continue;
         }
-        const void *src = stored_at(bf16, image, (sy * x->src + from) * ld);
-        real *out = band + left * ld_band;
-        clear_pixels(band, left, channels, ld_band);
-        const int64_t runs = ld == channels && ld_band == channels ? 1 : n, length = channels * n / runs;
-        for (int64_t i = 0; i < runs; i++) {
-            if (bf16)
-                vmove(1, stored_at(1, src, i * ld), 0, out + i * ld_band, length);
-            else
-                vmove(0, stored_at(0, src, i * ld), 0, out + i * ld_band, length);
-        }
-        clear_pixels(out + n * ld_band, width - left - n, channels, ld_band);
+        clear_pixels(band_bf16, row, left, channels, ld_band);
+        move_pixels(bf16, stored_at(bf16, image, (sy * x->src + from) * ld), ld, band_bf16,
+                    stored_to(band_bf16, row, left * ld_band), ld_band, n, channels);
+        clear_pixels(band_bf16, stored_to(band_bf16, row, (left + n) * ld_band), width - left - n, channels,
+                     ld_band);
     }
 }
 
@@ -166,37 +177,51 @@ static void make_patches(const gather *g, const real *base, const workspace *w, 
         }
 }
 
-/* All tiles of one phase and one group for the panels [p0, p1). */
-static void run_panels(const job *j, const workspace *w, const real *base, int64_t pixels, int64_t taps,
-                       const real *packed, int64_t group, int64_t p0, int64_t p1) {
+/* One register tile: pixels [first, first + count) of the phase. */
+static void run_tile(const job *j, const workspace *w, const void *base, int64_t first, int64_t count,
+                     int64_t taps, const void *panel) {
     const gather *g = j->g;
-    const int64_t tiles = ceil_div(pixels, MR), no_offset = 0, length = taps * g->src_cg;
-    const int patch = j->p.patch;
-    if (patch) make_patches(g, base, w, pixels, taps);
+    const int64_t length = taps * g->src_cg, no_offset = 0;
+    if (g->products) {
+        const void *rows[MR];
+        for (int64_t m = 0; m < count; m++) rows[m] = stored_at(1, base, w->offset[first + m]);
+        conv_rows_bf16(rows, count, w->tap, taps, g->src_cg, panel, w->tile, NR);
+        return;
+    }
+    const real *rows[MR];
+    for (int64_t m = 0; m < count; m++)
+        rows[m] = j->p.patch ? w->patches + (first + m) * length : (const real *)base + w->offset[first + m];
+    conv_rows(rows, count, j->p.patch ? &no_offset : w->tap, j->p.patch ? 1 : taps,
+              j->p.patch ? length : g->src_cg, panel, w->tile, NR);
+}
+
+/* All tiles of one phase and one group for the panels [p0, p1). */
+static void run_panels(const job *j, const workspace *w, const void *base, int64_t pixels, int64_t taps,
+                       const void *packed, int64_t group, int64_t p0, int64_t p1) {
+    const gather *g = j->g;
+    const int64_t tiles = ceil_div(pixels, MR), panel_size = taps * g->src_cg * NR;
+    if (j->p.patch) make_patches(g, (const real *)base, w, pixels, taps);
     for (int64_t p = p0; p < p1; p++) {
         const int64_t n = imin(NR, g->dst_cg - p * NR);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = pixels * i / tiles, count = pixels * (i + 1) / tiles - first;
-            const real *rows[MR];
-            for (int64_t m = 0; m < count; m++)
-                rows[m] = patch ? w->patches + (first + m) * length : base + w->offset[first + m];
-            conv_rows(rows, count, patch ? &no_offset : w->tap, patch ? 1 : taps, patch ? length : g->src_cg,
-                      packed + p * length * NR, w->tile, NR);
+            run_tile(j, w, base, first, count, taps, stored_at(g->products, packed, p * panel_size));
             conv_finish(w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue,
                         g->image_pixels, g->dst_bf16, j->dst, j->ld_dst);
         }
     }
 }
 
-static void run_phase(const job *j, workspace *w, const real *band, int64_t pixels, int64_t taps,
-                      const real *packed, int64_t part) {
+static void run_phase(const job *j, workspace *w, const void *band, int64_t pixels, int64_t taps,
+                      const void *packed, int64_t part) {
     const gather *g = j->g;
     const int64_t all = g->groups * g->panels, parts = j->p.panel_parts;
     const int64_t first = all * part / parts, last = all * (part + 1) / parts;
     for (int64_t group = first / g->panels; group * g->panels < last; group++) {
         const int64_t start = group * g->panels;
-        run_panels(j, w, band + group * g->src_cg, pixels, taps, packed + start * taps * g->src_cg * NR,
-                   group, imax(first - start, 0), imin(last - start, g->panels));
+        run_panels(j, w, stored_at(g->products, band, group * g->src_cg), pixels, taps,
+                   stored_at(g->products, packed, start * taps * g->src_cg * NR), group,
+                   imax(first - start, 0), imin(last - start, g->panels));
     }
 }
 
@@ -209,24 +234,24 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     const int64_t image = block / j->p.panel_parts / j->p.bands;
     const int64_t q0 = band * j->p.rows, q1 = imin(q0 + j->p.rows, g->y.count);
     const int64_t src_y = q0 * g->y.step + g->y.low, rows = (q1 - q0 - 1) * g->y.step + g->y.span;
-    const real *base = w.band, *packed = j->packed;
+    const void *base = w.band, *packed = j->packed;
     const void *src = stored_at(g->src_bf16, j->src, image * g->y.src * g->x.src * j->ld_src);
     if (j->p.copy)
-        conv_copy_band(g->src_bf16, src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows, j->p.band_w, w.band,
-                       j->p.ld);
+        conv_copy_band(g->src_bf16, src, j->ld_src, &g->y, &g->x, g->src_c, src_y, rows, j->p.band_w,
+                       g->products, w.band, j->p.ld);
     else
-        base = (const real *)src + (src_y * g->x.src + g->x.low) * j->ld_src;
+        base = stored_at(g->products, src, (src_y * g->x.src + g->x.low) * j->ld_src);
     for (int64_t ry = 0; ry < g->y.phases; ry++)
         for (int64_t rx = 0; rx < g->x.phases; rx++) {
             const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);
             const int64_t pixels = phase_pixels(j, image, q0, q1, ry, rx, &w);
             if (pixels > 0 && (taps > 0 || !j->adds_to_dst))
                 run_phase(j, &w, base, pixels, taps, packed, part);
-            packed += g->groups * g->panels * taps * g->src_cg * NR;
+            packed = stored_at(g->products, packed, g->groups * g->panels * taps * g->src_cg * NR);
         }
 }
 
-void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
                  const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
     job j = {.g = g, .src = src, .packed = packed, .epilogue = epilogue, .dst = dst};
     bump b = {0};
@@ -241,26 +266,31 @@ void conv_direct(dm_context *context, const gather *g, const void *src, int64_t 
     dmi_parallel(context, g->batch * j.p.bands * j.p.panel_parts, run_block, &j);
 }
 
-/* ---- weights: [phase][group][panel][tap of the phase][src channel of the group][NR] ---- */
+/* ---- weights: [phase][group][panel][tap of the phase][src channel of the group][NR], as bf16 [src channel /
+ * 2] [NR][src channel % 2] ---- */
 
 typedef struct pack_job {
     const gather *g;
     const real *weights;
-    real *packed;
+    void *packed;
 } pack_job;
 
 /* Weights as stored: strided gathers read [dst_c][src_cg][taps], spread ones [src_c][dst_cg][taps]. */
 static void pack_tap(const gather *g, const real *weights, int64_t group, int64_t panel, int64_t tap,
-                     real *out) {
+                     void *out) {
     const int64_t first = panel * NR, n = imin(NR, g->dst_cg - first);
     const int64_t src_step = g->spread ? g->dst_cg * g->taps : g->taps;
     const int64_t dst_step = g->spread ? g->taps : g->src_cg * g->taps;
     const real *in =
         weights + tap + group * (g->spread ? g->src_cg : g->dst_cg) * (g->spread ? src_step : dst_step);
-    for (int64_t c = 0; c < g->src_cg; c++, out += NR) {
+    for (int64_t c = 0; c < g->src_cg; c++) {
         const real *row = in + c * src_step + first * dst_step;
-        for (int64_t k = 0; k < n; k++) out[k] = row[k * dst_step];
-        for (int64_t k = n; k < NR; k++) out[k] = 0;
+        real column[NR] = {0};
+        for (int64_t k = 0; k < n; k++) column[k] = row[k * dst_step];
+        if (g->products)
+            conv_pack_bf16(column, (uint16_t *)out + c / 2 * 2 * NR + c % 2);
+        else
+            memcpy((real *)out + c * NR, column, sizeof column);
     }
 }
 
@@ -268,7 +298,7 @@ static void pack_panel(void *arg, int64_t block, int32_t worker) {
     const pack_job *j = (const pack_job *)arg;
     const gather *g = j->g;
     const int64_t group = block / g->panels, panel = block % g->panels;
-    real *phase = j->packed;
+    void *phase = j->packed;
     int64_t unused;
     (void)worker;
     for (int64_t ry = 0; ry < g->y.phases; ry++)
@@ -276,20 +306,21 @@ static void pack_panel(void *arg, int64_t block, int32_t worker) {
             int64_t ny = 0, nx = 0;
             for (int64_t k = 0; k < g->y.kernel; k++) ny += axis_tap(&g->y, g->spread, ry, k, &unused);
             for (int64_t k = 0; k < g->x.kernel; k++) nx += axis_tap(&g->x, g->spread, rx, k, &unused);
-            real *out = phase + block * ny * nx * g->src_cg * NR;
+            const int64_t tap_size = g->src_cg * NR;
+            void *out = stored_to(g->products, phase, block * ny * nx * tap_size);
             for (int64_t ky = 0; ky < g->y.kernel; ky++) {
                 if (!axis_tap(&g->y, g->spread, ry, ky, &unused)) continue;
                 for (int64_t kx = 0; kx < g->x.kernel; kx++) {
                     if (!axis_tap(&g->x, g->spread, rx, kx, &unused)) continue;
                     pack_tap(g, j->weights, group, panel, ky * g->x.kernel + kx, out);
-                    out += g->src_cg * NR;
+                    out = stored_to(g->products, out, tap_size);
                 }
             }
-            phase += g->groups * g->panels * ny * nx * g->src_cg * NR;
+            phase = stored_to(g->products, phase, g->groups * g->panels * ny * nx * tap_size);
         }
 }
 
-void conv_direct_pack(dm_context *context, const gather *g, const real *weights, real *packed) {
+void conv_direct_pack(dm_context *context, const gather *g, const real *weights, void *packed) {
     pack_job j = {.g = g, .weights = weights, .packed = packed};
     dmi_parallel(context, g->groups * g->panels, pack_panel, &j);
 }

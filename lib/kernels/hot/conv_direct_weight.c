@@ -232,7 +232,8 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
                 conv_copy_band(
                     p->a_bf16,
                     stored_at(p->a_bf16, j->a, (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag),
-                    j->ld_a, &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, w->band + i * image_step, ld);
+                    j->ld_a, &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, 0, w->band + i * image_step,
+                    ld);
             for (int64_t q = 0; q < rows; q++)
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};

@@ -2,7 +2,12 @@
 #include "kernels/hot/conv_internal.h"
 
 /* Below these sizes the transforms cost more than the multiplications that they save. */
-enum { WINOGRAD_MIN_CHANNELS = 8, WINOGRAD_MIN_SIDE = 4, STRIDE2_MIN_CHANNELS = 16 };
+enum {
+    WINOGRAD_MIN_CHANNELS = 8,
+    WINOGRAD_MIN_SIDE = 4,
+    STRIDE2_MIN_CHANNELS = 16,
+    PRODUCTS_MIN_CHANNELS = 16
+};
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
  * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
@@ -59,6 +64,11 @@ static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, 
     return a;
 }
 
+/* Pairs of channels, and enough of them to be worth the rounding. */
+static int products_fit(const dmi_conv *conv, const gather *g) {
+    return CONV_HAVE_BF16 && conv->bf16_products && g->src_cg % 2 == 0 && g->src_cg >= PRODUCTS_MIN_CHANNELS;
+}
+
 gather conv_gather(const dmi_conv *conv, int direction) {
     const int backward = direction == DMI_CONV_BACKWARD_DATA;
     gather g = {.batch = conv->batch, .groups = conv->groups, .spread = (conv->transposed != 0) != backward};
@@ -77,7 +87,11 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     g.flat =
         g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
     g.winograd = conv_winograd_kind(conv);
+    const int products = products_fit(conv, &g);
+    if (products && g.winograd == WINOGRAD_STRIDE2 && conv->algorithm != DMI_CONV_WINOGRAD)
+        g.winograd = WINOGRAD_NONE;
     g.dot = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
+    g.products = products && !g.winograd && !g.dot;
     if (g.flat) {
         const int64_t rows = g.batch * g.image_pixels;
         g.batch = 1;
@@ -94,7 +108,7 @@ size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
     const gather g = conv_gather(conv, direction);
     if (g.winograd) return (size_t)conv_winograd_pack_size(&g);
     if (g.dot) return (size_t)conv_dot_pack_size(&g);
-    return (size_t)(g.groups * g.panels * g.taps * g.src_cg * NR) * sizeof(real);
+    return (size_t)(g.groups * g.panels * g.taps * g.src_cg * NR * stored_bytes(g.products));
 }
 
 void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,

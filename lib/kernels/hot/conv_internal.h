@@ -16,6 +16,8 @@
 #define conv_gather                  DMI_K(dmi_conv_gather)
 #define conv_winograd_kind           DMI_K(dmi_conv_winograd_kind)
 #define conv_rows                    DMI_K(dmi_conv_rows)
+#define conv_rows_bf16               DMI_K(dmi_conv_rows_bf16)
+#define conv_pack_bf16               DMI_K(dmi_conv_pack_bf16)
 #define conv_finish                  DMI_K(dmi_conv_finish)
 #define conv_product                 DMI_K(dmi_conv_product)
 #define conv_reduce                  DMI_K(dmi_conv_reduce)
@@ -36,6 +38,13 @@
 #define conv_winograd                DMI_K(dmi_conv_winograd)
 #define conv_winograd_weight_scratch DMI_K(dmi_conv_winograd_weight_scratch)
 #define conv_winograd_weight         DMI_K(dmi_conv_winograd_weight)
+
+/* Whether this variant can have products of bf16. */
+#if defined(__AVX512F__) && DMI_REAL_BITS == 32
+#define CONV_HAVE_BF16 1
+#else
+#define CONV_HAVE_BF16 0
+#endif
 
 enum { LINE = DMI_ALIGNMENT / (int)sizeof(real) }; /* reals in a line of a cache */
 
@@ -64,6 +73,7 @@ typedef struct gather {
     int32_t winograd; /* WINOGRAD_* */
     int32_t dot;      /* few output channels: scalar products */
     int32_t src_bf16, dst_bf16;
+    int32_t products; /* 1: of bf16 factors, source and weights are rounded; conv_bf16.c */
 } gather;
 
 static inline int64_t imin(int64_t a, int64_t b) {
@@ -128,6 +138,12 @@ int conv_winograd_kind(const dmi_conv *conv);
  * MR. One chain of fused multiply-adds per output in the order of (t, c), whatever `count` is. */
 void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
                const real *w, real *out, int64_t ld_out);
+/* The same of bf16, depth even, with w[t][c / 2][0..NR)[c % 2]; the sum over a pair of channels is vdpbf16ps.
+ */
+void conv_rows_bf16(const void *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
+                    int64_t depth, const void *w, real *out, int64_t ld_out);
+/* The weights of one source channel, NR of them, become every second number from out on. */
+void conv_pack_bf16(const real *weights, uint16_t *out);
 /* Stores tile[m][0..n), the channels from `channel` on, at pixels[m] of dst through the epilogue. */
 void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
                  const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, int dst_bf16, void *dst,
@@ -151,12 +167,12 @@ void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs,
 
 /* ---- conv_direct.c ---- */
 /* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the
- * image; the band is dense, `channels` reals a pixel. */
+ * image; the band is dense, `channels` numbers a pixel. */
 void conv_copy_band(int bf16, const void *image, int64_t ld, const axis *y, const axis *x, int64_t channels,
-                    int64_t first, int64_t rows, int64_t width, real *band, int64_t ld_band);
-void conv_direct_pack(dm_context *context, const gather *g, const real *weights, real *packed);
+                    int64_t first, int64_t rows, int64_t width, int band_bf16, void *band, int64_t ld_band);
+void conv_direct_pack(dm_context *context, const gather *g, const real *weights, void *packed);
 int64_t conv_direct_scratch(const gather *g, int32_t workers);
-void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+void conv_direct(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
                  const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 
 /* ---- conv_dot.c ---- */
