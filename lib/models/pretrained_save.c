@@ -167,9 +167,11 @@ static dm_status read_net(const dm_net *net, dmi_unet2d_config *config) {
     const dm_status status = dmi_unet2d_config_from_text(config, net->architecture);
     if (status != DM_OK) return status;
     const dm_activation act = config->options.act_fn;
-    if (act == DM_ACTIVATION_SILU || act == DM_ACTIVATION_RELU) return DM_OK;
+    if (act == DM_ACTIVATION_SILU || act == DM_ACTIVATION_RELU || act == DM_ACTIVATION_GELU ||
+        act == DM_ACTIVATION_MISH)
+        return DM_OK;
     return dmi_fail(DM_ERROR_UNSUPPORTED,
-                    "net: act_fn: expected silu or relu, got %s, which diffusers does not have",
+                    "net: act_fn: expected silu, relu, gelu or mish, got %s, which diffusers does not have",
                     dm_activation_name(act));
 }
 

@@ -128,8 +128,10 @@ static void read_sample_size(dmi_json_reader *r) {
 }
 
 dm_status dmi_unet2d_read_config(dmi_json_document *document, dmi_unet2d_config *config) {
-    static const char *const activations[] = {NULL, NULL, [DM_ACTIVATION_RELU] = "relu",
-                                              NULL, [DM_ACTIVATION_SILU] = "silu"};
+    static const char *const activations[] = {[DM_ACTIVATION_RELU] = "relu",
+                                              [DM_ACTIVATION_SILU] = "silu",
+                                              [DM_ACTIVATION_GELU] = "gelu",
+                                              [DM_ACTIVATION_MISH] = "mish"};
     dmi_json_reader r = dmi_json_reader_start(document, 0);
     dm_unet2d_options *o = &config->options;
     dmi_unet2d_config_start(config);
@@ -142,9 +144,10 @@ dm_status dmi_unet2d_read_config(dmi_json_document *document, dmi_unet2d_config 
     o->norm_eps = dmi_json_get_real(&r, "norm_eps", 0, 1, 1e-5);
     o->dropout = dmi_json_get_real(&r, "dropout", 0, 0.999, 0);
     const char *activation = dmi_json_get_string(&r, "act_fn", "silu");
-    o->act_fn = strcmp(activation, "swish") == 0
-                    ? DM_ACTIVATION_SILU
-                    : dmi_json_get_choice(&r, "act_fn", activations, 5, DM_ACTIVATION_SILU);
+    o->act_fn =
+        strcmp(activation, "swish") == 0
+            ? DM_ACTIVATION_SILU
+            : dmi_json_get_choice(&r, "act_fn", activations, DM_ACTIVATION_MISH + 1, DM_ACTIVATION_SILU);
     read_levels(&r, config);
     read_middle(&r, o);
     read_sampling(&r, o);

@@ -135,7 +135,7 @@ static void test_round_trip_of_options(void **state) {
             o.norm_eps = 1e-6, o.dropout = 0.1;
             break;
         case 12:
-            o.act_fn = DM_ACTIVATION_RELU;
+            o.act_fn = DM_ACTIVATION_MISH;
             break;
         case 13:
             o.resnet_time_scale_shift = DM_UNET2D_CONDITIONING_SCALE_SHIFT;
@@ -317,6 +317,10 @@ static void test_defaults(void **state) {
     assert_int_equal(config.options.mid_block, 0);
     assert_int_equal(config.options.act_fn, DM_ACTIVATION_SILU);
     assert_true(config.options.num_class_embeds > 0);
+    assert_ok(read_config(CONFIG(",\"act_fn\":\"mish\""), &config));
+    assert_int_equal(config.options.act_fn, DM_ACTIVATION_MISH);
+    assert_ok(read_config(CONFIG(",\"act_fn\":\"gelu\""), &config));
+    assert_int_equal(config.options.act_fn, DM_ACTIVATION_GELU);
     assert_ok(read_config("{\"block_out_channels\":[8],\"down_block_types\":[\"UNetResAttnDownBlock2D\"],"
                           "\"up_block_types\":[\"UNetResUpBlock2D\"]}",
                           &config));
@@ -331,7 +335,6 @@ static void test_config_refuses(void **state) {
     } cases[] = {
         {CONFIG(",\"cross_attention_dim\":768"), "cross_attention_dim = 768", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"time_cond_proj\":\"x\""), "time_cond_proj = \"x\"", DM_ERROR_UNSUPPORTED},
-        {CONFIG(",\"act_fn\":\"mish\""), "act_fn: \"mish\"", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"act_fn\":\"sigmoid\""), "act_fn: \"sigmoid\"", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"class_embed_type\":\"identity\""), "class_embed_type: \"identity\"",
          DM_ERROR_UNSUPPORTED},
