@@ -155,7 +155,8 @@ static double ema_distance(const golden_array *ema, const golden_array *p0, cons
         double average = p0->values[i];
         for (int64_t k = 0; k < ema->shape[0]; k++) {
             average = decays[k] * average + (1 - decays[k]) * params->values[k * p0->n + i];
-            worst = fmax(worst, fabs(average - ema->values[k * p0->n + i]));
+            const double error = fabs(average - ema->values[k * p0->n + i]);
+            worst = error > worst || isnan(error) ? error : worst; /* NaN stays */
         }
     }
     return worst;

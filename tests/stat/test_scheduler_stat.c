@@ -115,9 +115,9 @@ static void expect_normal(float *x, int count, moments expected, const char *wha
     const moments got = measure(x, count);
     const double mean_error = sqrt(expected.variance / count),
                  variance_error = expected.variance * sqrt(2.0 / count);
-    if (fabs(got.mean - expected.mean) > 5 * mean_error)
+    if (!(fabs(got.mean - expected.mean) <= 5 * mean_error))
         fail_msg("%s: mean %g, expected %g +- %g", what, got.mean, expected.mean, mean_error);
-    if (fabs(got.variance - expected.variance) > 5 * variance_error)
+    if (!(fabs(got.variance - expected.variance) <= 5 * variance_error))
         fail_msg("%s: variance %g, expected %g +- %g", what, got.variance, expected.variance, variance_error);
     const double distance = kolmogorov(x, count, expected);
     if (distance > 2.5) fail_msg("%s: Kolmogorov-Smirnov %g", what, distance);
@@ -131,8 +131,9 @@ static void expect_independent(const float *x, moments m, const char *what) {
         across += (x[i] - m.mean) * (x[i + SIZE] - m.mean) / m.variance;
     }
     const double limit = 5 * sqrt(COUNT - SIZE);
-    if (fabs(along) > limit) fail_msg("%s: neighbours in an image are correlated: %g", what, along / limit);
-    if (fabs(across) > limit) fail_msg("%s: images are correlated: %g", what, across / limit);
+    if (!(fabs(along) <= limit))
+        fail_msg("%s: neighbours in an image are correlated: %g", what, along / limit);
+    if (!(fabs(across) <= limit)) fail_msg("%s: images are correlated: %g", what, across / limit);
 }
 
 typedef struct setting {

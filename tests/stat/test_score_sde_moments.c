@@ -31,8 +31,11 @@ static moments moments_of_map(const double *rows, int64_t columns) {
 /* Largest difference from the data's, of deviation 0.7. */
 static double error_of(const moments *found) {
     double worst = 0;
-    for (int i = 0; i < 2; i++) worst = fmax(worst, fabs(found->mean[i] - data_mean[i]));
-    for (int i = 0; i < 3; i++) worst = fmax(worst, fabs(found->covariance[i] - data_covariance[i]));
+    for (int i = 0; i < 5; i++) {
+        const double error = i < 2 ? fabs(found->mean[i] - data_mean[i])
+                                   : fabs(found->covariance[i - 2] - data_covariance[i - 2]);
+        worst = error > worst || isnan(error) ? error : worst; /* NaN stays */
+    }
     return worst;
 }
 

@@ -136,7 +136,7 @@ static void check(const char *what, const geometry *g, const real *got, int64_t 
     for (int64_t i = 0; i < pixels * channels; i++) {
         const double error = fabs((double)got[i / channels * ld + i % channels] - want[i]);
         largest = fmax(largest, fabs(want[i]));
-        if (!(error <= worst)) {
+        if (error > worst || isnan(error)) { /* which no later one replaces */
             worst = error;
             at = i;
         }

@@ -406,7 +406,7 @@ static double lr(dm_lr_schedule schedule, int64_t warmup, int64_t total, double 
 }
 
 static void near(double value, double expected) {
-    if (fabs(value - expected) > 1e-12 * fmax(1e-3, fabs(expected)))
+    if (!(fabs(value - expected) <= 1e-12 * fmax(1e-3, fabs(expected))))
         fail_msg("%.17g is not %.17g", value, expected);
 }
 

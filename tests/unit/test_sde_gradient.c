@@ -340,7 +340,10 @@ static distance adjoint_error(const dm_sde *sde, dm_sde_method method, int64_t s
     assert_ok(gradient(sde, x0, &options, DM_SDE_GRADIENT_BACKPROPAGATION, outputs, by_steps, of_steps));
     assert_ok(gradient(sde, x0, &options, DM_SDE_GRADIENT_ADJOINT, outputs, by_equation, of_equation));
     for (int64_t i = 0; i < P * D; i++) sum += pow(by_equation[i] - by_steps[i], 2) / (P * D);
-    for (int k = 0; k < PARAMETERS; k++) largest = fmax(largest, fabs(of_equation[k] - of_steps[k]));
+    for (int k = 0; k < PARAMETERS; k++) {
+        const double apart = fabs(of_equation[k] - of_steps[k]);
+        largest = apart > largest || isnan(apart) ? apart : largest; /* NaN stays */
+    }
     return (distance){sqrt(sum), largest};
 }
 
