@@ -67,31 +67,18 @@ static size_t sums_size(const dmi_call *call) {
     return align64((size_t)(call->batch * call->out_shape.c) * sizeof(real));
 }
 
-/* Of any batch up to the plan's: the kernels divide the work of few images in another way, which may need
- * more memory than that of many. */
-static size_t scratch_size(const dmi_call *call, int direction) {
-    const DMI_R(dmi_kernels) *k = call->kernels;
-    const int32_t workers = dmi_num_workers(call->context);
-    dmi_conv conv = geometry(call);
-    size_t most = 0;
-    for (conv.batch = 1; conv.batch <= call->batch; conv.batch++) {
-        const size_t size = k->conv_scratch(&conv, direction, workers);
-        if (size > most) most = size;
-    }
-    return most;
-}
-
 static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
+    const int32_t workers = dmi_num_workers(call->context);
     *sizes = (dmi_op_sizes){0};
     sizes->packed = k->conv_pack_size(&conv, DMI_CONV_FORWARD);
-    sizes->scratch_forward = scratch_size(call, DMI_CONV_FORWARD);
+    sizes->scratch_forward = k->conv_scratch(&conv, DMI_CONV_FORWARD, workers);
     if (!train) return;
     sizes->scratch_forward += align64(sizes->packed);
     sizes->packed = 0;
-    const size_t weight = scratch_size(call, DMI_CONV_BACKWARD_WEIGHT);
-    const size_t data = scratch_size(call, DMI_CONV_BACKWARD_DATA) +
+    const size_t weight = k->conv_scratch(&conv, DMI_CONV_BACKWARD_WEIGHT, workers);
+    const size_t data = k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers) +
                         align64(k->conv_pack_size(&conv, DMI_CONV_BACKWARD_DATA));
     const size_t sums = sums_size(call);
     sizes->scratch_backward = data > weight ? data : weight;

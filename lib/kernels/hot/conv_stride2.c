@@ -377,35 +377,9 @@ INLINE void kernel_gradient_points(const vf u[POINTS], vf g[3]) {
 }
 
 void conv_stride2_kernel(const real *g, real *u, int64_t stride) {
-    for (int lane = 0; lane < NR; lane += W) {
-        vf half[POINTS][3];
-        for (int j = 0; j < 3; j++) {
-            vf in[3], t[POINTS];
-            for (int i = 0; i < 3; i++) in[i] = vload(g + (i * 3 + j) * NR + lane);
-            kernel_points(in, t);
-            for (int i = 0; i < POINTS; i++) half[i][j] = t[i];
-        }
-        for (int i = 0; i < POINTS; i++) {
-            vf t[POINTS];
-            kernel_points(half[i], t);
-            for (int j = 0; j < POINTS; j++) vstore(u + (i * POINTS + j) * stride + lane, t[j]);
-        }
-    }
+    transform_kernel(kernel_points, g, u, stride);
 }
 
 void conv_stride2_kernel_gradient(const real *du, int64_t stride, real *dg) {
-    for (int lane = 0; lane < NR; lane += W) {
-        vf half[3][POINTS];
-        for (int j = 0; j < POINTS; j++) {
-            vf in[POINTS], t[3];
-            for (int i = 0; i < POINTS; i++) in[i] = vload(du + (i * POINTS + j) * stride + lane);
-            kernel_gradient_points(in, t);
-            for (int i = 0; i < 3; i++) half[i][j] = t[i];
-        }
-        for (int i = 0; i < 3; i++) {
-            vf t[3];
-            kernel_gradient_points(half[i], t);
-            for (int j = 0; j < 3; j++) vstore(dg + (i * 3 + j) * NR + lane, t[j]);
-        }
-    }
+    transform_kernel_gradient(kernel_gradient_points, du, stride, dg);
 }

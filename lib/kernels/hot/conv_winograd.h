@@ -128,4 +128,43 @@ void conv_winograd_kernel(const real *g, real *u, int64_t stride);
 /* dg[tap][0..NR) = G^T du G of du[position * stride + 0..NR). */
 void conv_winograd_kernel_gradient(const real *du, int64_t stride, real *dg);
 
+/* u[position * stride + 0..NR) from NR kernels g[tap][0..NR), by the transform of an axis. */
+static inline __attribute__((always_inline)) void
+transform_kernel(void (*points)(const vf g[3], vf u[POINTS]), const real *g, real *u, int64_t stride) {
+    for (int lane = 0; lane < NR; lane += W) {
+        vf half[POINTS][3];
+        for (int j = 0; j < 3; j++) {
+            vf in[3], t[POINTS];
+            for (int i = 0; i < 3; i++) in[i] = vload(g + (i * 3 + j) * NR + lane);
+            points(in, t);
+            for (int i = 0; i < POINTS; i++) half[i][j] = t[i];
+        }
+        for (int i = 0; i < POINTS; i++) {
+            vf t[POINTS];
+            points(half[i], t);
+            for (int j = 0; j < POINTS; j++) vstore(u + (i * POINTS + j) * stride + lane, t[j]);
+        }
+    }
+}
+
+/* The transpose: dg[tap][0..NR) from du[position * stride + 0..NR). */
+static inline __attribute__((always_inline)) void
+transform_kernel_gradient(void (*points)(const vf u[POINTS], vf g[3]), const real *du, int64_t stride,
+                          real *dg) {
+    for (int lane = 0; lane < NR; lane += W) {
+        vf half[3][POINTS];
+        for (int j = 0; j < POINTS; j++) {
+            vf in[POINTS], t[3];
+            for (int i = 0; i < POINTS; i++) in[i] = vload(du + (i * POINTS + j) * stride + lane);
+            points(in, t);
+            for (int i = 0; i < 3; i++) half[i][j] = t[i];
+        }
+        for (int i = 0; i < 3; i++) {
+            vf t[3];
+            points(half[i], t);
+            for (int j = 0; j < 3; j++) vstore(dg + (i * 3 + j) * NR + lane, t[j]);
+        }
+    }
+}
+
 #endif
