@@ -61,6 +61,9 @@ static inline void dmi_net_touch(dm_net *net) {
  * TRAIN. */
 float *dmi_session_gradients(dm_session *session);
 const dm_net *dmi_session_net(const dm_session *session);
+/* labels.c: what the network can be conditioned on besides t. Checks the labels of `batch` samples, NULL: of
+ * none. INVALID_ARGUMENT, DTYPE, SHAPE. */
+dm_status dmi_net_check_labels(const dm_net *net, const dm_tensor *labels, int64_t batch);
 /* A new network of the same structure as `text` says, weights initialised from seed 0. In lib/models. */
 dm_status dmi_net_from_architecture(dm_context *context, const char *text, dm_net **out);
 

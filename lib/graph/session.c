@@ -253,46 +253,12 @@ static dm_status check_time(const dm_session *s, const dm_tensor *t, int64_t bat
     return dmi_tensor_check(t, "t", 0, 1, &batch);
 }
 
-static dm_status check_labels(const dm_session *s, const dm_tensor *labels, int64_t batch) {
-    if (!labels && s->net->needs_labels)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
-                        "labels: expected a class for every sample, the network has no null class, got NULL");
-    if (!labels) return DM_OK;
-    if (s->net->label_node < 0)
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels: expected NULL, the network has no classes");
-    const dm_dtype dtype = dm_tensor_dtype(labels);
-    const int first = s->net->needs_labels ? 0 : -1;
-    if (dtype != DM_DTYPE_I32 && dtype != DM_DTYPE_I64)
-        return dmi_fail(DM_ERROR_DTYPE, "labels: expected i32 or i64, got %s", dm_dtype_name(dtype));
-    dm_status status = dmi_tensor_check(labels, "labels", 0, 1, &batch);
-    if (status) return status;
-    for (int64_t b = 0; b < batch; b++) {
-        const int64_t i = b * labels->strides[0];
-        const int64_t label =
-            dtype == DM_DTYPE_I32 ? ((const int32_t *)labels->data)[i] : ((const int64_t *)labels->data)[i];
-        if (label < first || label >= s->net->num_classes)
-            return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "labels[%lld]: expected %d..%d, got %lld",
-                            (long long)b, first, s->net->num_classes - 1, (long long)label);
-    }
-    return DM_OK;
-}
-
 static void fill_inputs(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels) {
     const dmi_shape one = {1, 1, 1};
-    const int64_t batch = x->shape[0];
     dmi_border_in(x, s->dtype, s->input_shape, s->calls[s->net->input_node].out);
     if (s->net->time_node >= 0) dmi_border_in(t, s->dtype, one, s->calls[s->net->time_node].out);
-    if (s->net->label_node < 0) return;
-    void *value = s->calls[s->net->label_node].out;
-    if (labels) {
-        dmi_border_in(labels, s->dtype, one, value);
-        return;
-    }
-    for (int64_t b = 0; b < batch; b++)
-        if (s->dtype == DM_DTYPE_F64)
-            ((double *)value)[b] = -1;
-        else
-            ((float *)value)[b] = -1;
+    if (s->net->label_node >= 0)
+        dmi_labels_in(s->net, labels, x->shape[0], s->dtype, s->calls[s->net->label_node].out);
 }
 
 /* Samples first..first+count-1 of a tensor. */
@@ -325,7 +291,7 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
         return dmi_fail(DM_ERROR_SHAPE, "x: expected a batch of 1..%d, got %lld", s->options.batch,
                         (long long)batch);
     DM_TRY(check_time(s, t, batch));
-    DM_TRY(check_labels(s, labels, batch));
+    DM_TRY(dmi_net_check_labels(s->net, labels, batch));
     DM_TRY(check_output(s, out, "out", batch));
     dmi_exec_pack(s);
     s->dropout_used = s->dropout;

@@ -30,6 +30,9 @@ void dmi_exec_pack(dm_session *session);
 void dmi_exec_forward(dm_session *session, int64_t batch);
 void dmi_exec_backward(dm_session *session, int64_t batch, int want_input_gradient);
 
+/* labels.c: checked labels, or null labels, as the engine's numbers. */
+void dmi_labels_in(const dm_net *net, const dm_tensor *labels, int64_t batch, dm_dtype dtype, void *value);
+
 /* border.c: NCHW tensors of any strides <-> the engine's NHWC. */
 void dmi_border_in(const dm_tensor *tensor, dm_dtype dtype, dmi_shape shape, void *value);
 void dmi_border_out(const void *value, dm_dtype dtype, dmi_shape shape, dm_tensor *tensor);

@@ -13,8 +13,10 @@
 typedef struct dmi_sampler_hooks {
     /* Called on the caller's thread at the start of every run, before any denoise call: make or check what a
      * call of up to `batch` images (both halves of a guided one counted) of this shape needs. [N,D] data has
-     * channels = D, height = width = 0. A repeated shape should cost nothing. NULL: nothing to prepare. */
-    dm_status (*prepare)(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width);
+     * channels = D, height = width = 0. labels: of all images of the run, or NULL; to be checked. A repeated
+     * shape should cost nothing. NULL: nothing to prepare. */
+    dm_status (*prepare)(void *user, const dm_tensor *labels, int64_t batch, int64_t channels, int64_t height,
+                         int64_t width);
     /* Destroys user, from dm_sampler_destroy(). NULL: user is not owned. */
     void (*destroy)(void *user);
 } dmi_sampler_hooks;

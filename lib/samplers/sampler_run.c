@@ -206,8 +206,8 @@ static dm_status prepare(dmi_sampling *run) {
     if (sampler->options.progress)
         DM_TRY(dmi_sampling_reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));
     if (sampler->hooks.prepare)
-        DM_TRY(sampler->hooks.prepare(sampler->denoise_user, rows, shape[1], image ? shape[2] : 0,
-                                      image ? shape[3] : 0));
+        DM_TRY(sampler->hooks.prepare(sampler->denoise_user, run->labels, rows, shape[1],
+                                      image ? shape[2] : 0, image ? shape[3] : 0));
 done:
     return status;
 }

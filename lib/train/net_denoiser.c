@@ -13,8 +13,14 @@ typedef struct net_denoiser {
     int32_t halves; /* of the output's channels: 2 with a learned variance */
 } net_denoiser;
 
-static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width) {
+static const dm_tensor *labels_of(const net_denoiser *d, const dm_tensor *labels) {
+    return d->drops_labels ? NULL : labels;
+}
+
+static dm_status prepare(void *user, const dm_tensor *labels, int64_t batch, int64_t channels, int64_t height,
+                         int64_t width) {
     net_denoiser *d = user;
+    const dm_tensor *seen = labels_of(d, labels);
     dm_session *session = NULL;
     dm_session_options options;
     if (channels != d->net->in_channels || channels * d->halves != d->net->out_channels ||
@@ -27,13 +33,15 @@ static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t he
     if (batch > INT32_MAX)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected at most %d images a network call, got %lld",
                         INT32_MAX, (long long)batch);
+    dm_status status = dmi_net_check_labels(d->net, seen, seen ? seen->shape[0] : 0);
+    if (status) return status;
     if (d->session && batch <= d->batch && height == d->height && width == d->width) return DM_OK;
     dm_session_options_init(&options, sizeof options);
     options.mode = DM_SESSION_INFER;
     options.batch = (int32_t)batch;
     options.height = (int32_t)height;
     options.width = (int32_t)width;
-    dm_status status = dm_session_create(d->net, &options, &session);
+    status = dm_session_create(d->net, &options, &session);
     if (status) return status;
     dm_session_destroy(d->session);
     d->session = session;
@@ -46,7 +54,7 @@ static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t he
 static int32_t denoise(const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels, dm_tensor *out,
                        void *user) {
     const net_denoiser *d = user;
-    return dm_session_forward(d->session, x, t, d->drops_labels ? NULL : labels, out);
+    return dm_session_forward(d->session, x, t, labels_of(d, labels), out);
 }
 
 static void destroy(void *user) {

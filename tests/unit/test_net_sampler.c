@@ -98,6 +98,7 @@ static void test_refusals(void **state) {
     dm_sampler *none;
     dm_unet *plain;
     dm_tensor *wrong;
+    float same[SIZE];
     road r;
     (void)state;
     open_road(&r, 1, 5, DM_SAMPLER_DDPM);
@@ -117,6 +118,13 @@ static void test_refusals(void **state) {
     assert_int_equal(dm_tensor_create(NULL, DM_DTYPE_F32, 4, (int64_t[]){IMAGES, 1, SIDE, 7}, &wrong), DM_OK);
     assert_int_equal(dm_sampler_run(r.sampler, NULL, r.labels, NULL, wrong), DM_ERROR_SHAPE);
     dm_tensor_destroy(wrong);
+    memset(dm_tensor_data(r.out), 1, SIZE * sizeof(float));
+    memset(same, 1, sizeof same);
+    ((int32_t *)dm_tensor_data(r.labels))[IMAGES - 1] = 3;
+    assert_int_equal(dm_sampler_run(r.sampler, NULL, r.labels, NULL, r.out), DM_ERROR_INVALID_ARGUMENT);
+    assert_non_null(strstr(dm_last_error(), "labels[15]: expected -1..2, got 3"));
+    assert_memory_equal(dm_tensor_data(r.out), same, sizeof same);
+    ((int32_t *)dm_tensor_data(r.labels))[IMAGES - 1] = 2;
     run(&r); /* the failures left it usable */
     dm_net_destroy(plain);
     close_road(&r);

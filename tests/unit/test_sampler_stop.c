@@ -269,12 +269,15 @@ typedef struct owned {
     network net;
     int prepared, destroyed;
     int64_t batch, channels, height, width;
+    const dm_tensor *labels;
     dm_status refuse;
 } owned;
 
-static dm_status prepare(void *user, int64_t batch, int64_t channels, int64_t height, int64_t width) {
+static dm_status prepare(void *user, const dm_tensor *labels, int64_t batch, int64_t channels, int64_t height,
+                         int64_t width) {
     owned *o = user;
     o->prepared++;
+    o->labels = labels;
     o->batch = batch, o->channels = channels, o->height = height, o->width = width;
     return o->refuse ? dmi_fail(o->refuse, "net: refused") : DM_OK;
 }
@@ -302,6 +305,7 @@ static void test_attached(void **state) {
     dmi_sampler_attach(b->sampler, &hooks);
     run(b, &b->labels_t);
     assert_int_equal(o.prepared, 1);
+    assert_ptr_equal(o.labels, &b->labels_t);
     assert_int_equal(o.batch, 6);
     assert_int_equal(o.channels, C);
     assert_int_equal(o.height, H);
