@@ -33,7 +33,7 @@ static struct {
     int64_t bits_images, classifier_steps;
     int32_t size, per_class, bits_timesteps, batch, scale, threads;
     double guidance, eta, lr;
-    bool ema;
+    bool ema, bf16;
     uint64_t seed;
 } o = {.checkpoint = "out/ddpm.safetensors",
        .data = DEFAULT_DATA,
@@ -76,6 +76,7 @@ static const args_option options[] = {
     NUMBER("batch", &o.batch, 1, 65536, "images a call of a network"),
     NUMBER("scale", &o.scale, 1, 64, "zoom of the pictures"),
     SEED("seed", &o.seed, "seed of the first image; the next has the next"),
+    FLAG("bf16", &o.bf16, "keep the network's activations as bf16, in half the memory"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
 };
 
@@ -198,7 +199,8 @@ static void generate(dm_context *context, const model *m, const char *sampler, i
                           .eta = o.eta,
                           .guidance = o.guidance,
                           .null_label = -1,
-                          .batch = o.batch};
+                          .batch = o.batch,
+                          .bf16 = o.bf16};
     const int64_t count = (int64_t)m->num_classes * o.per_class;
     int64_t *seeds = malloc((size_t)count * sizeof *seeds);
     if (seeds == NULL) fail("out of memory");
@@ -325,6 +327,7 @@ static void measure_bits(dm_context *context, const model *m, const image_data *
     how.batch = o.batch;
     how.num_images = o.bits_images;
     how.timesteps_per_image = o.bits_timesteps;
+    if (o.bf16) how.storage_dtype = DM_DTYPE_BF16;
     how.seed = o.seed;
     dm_dataset *dataset = dataset_of(context, test, 0);
     const double began = now();

@@ -46,7 +46,7 @@ static struct {
     int32_t steps, batch, threads, columns, frames, scale, size, resample, jump;
     int64_t count;
     double guidance, rescale, classifier_scale, eta, strength;
-    bool ema, clip, invert, null_class;
+    bool ema, clip, invert, null_class, bf16;
     uint64_t seed;
     args_list between;
 } o = {.checkpoint = "out/quickstart.safetensors",
@@ -102,6 +102,7 @@ static const args_option options[] = {
     FLAG("null-class", &o.null_class,
          "the last class means \"no class\", which a checkpoint tells, a directory not"),
     NUMBER("batch", &o.batch, 1, 65536, "images a call of the network"),
+    FLAG("bf16", &o.bf16, "keep the network's activations as bf16, in half the memory"),
     NUMBER("threads", &o.threads, 0, 256, "threads, 0: one a processor"),
     TEXT("classes", &o.classes, "file with a class name a line (default: classes.txt beside the checkpoint)"),
     TEXT("out", &o.out, "folder for the pictures"),
@@ -266,6 +267,7 @@ static void begin(dm_context *context, const model *m, const class_names *names,
                         .null_label = o.negative != NULL ? class_of("negative", o.negative, names) : -1,
                         .unclipped = !o.clip,
                         .batch = o.batch,
+                        .bf16 = o.bf16,
                         .jump = o.jump,
                         .resample = o.resample};
     check_sampler(context, m, &k->how);

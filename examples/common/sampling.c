@@ -88,6 +88,7 @@ static dm_sampler *create_sampler(dm_context *context, const model *m, const sam
     options.inpaint_mask = mask;
     options.jump_length = how->resample > 1 ? how->jump : 0;
     options.jump_count = how->resample;
+    if (how->bf16) options.storage_dtype = DM_DTYPE_BF16;
     options.progress = on_step;
     options.progress_user = w;
     check(dm_sampler_create_net(context, scheduler, m->net, &options, &sampler));

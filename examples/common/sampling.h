@@ -15,6 +15,7 @@ typedef struct sampling {
     int32_t null_label;       /* what guidance leads away from, -1: no class */
     bool unclipped;           /* the estimate of x0 may leave [-1,1] */
     int32_t batch;            /* images a call of the network */
+    bool bf16;                /* the network's activations are stored so */
     dm_guide *guide;          /* a classifier; NULL: none */
     /* Of a run that does not begin with noise, or keeps what is known; f32 like the images. */
     int32_t start_step;

@@ -43,6 +43,9 @@ typedef struct dm_evaluate_options {
                                     for all (the mean stays the bound); 1..T; default 0: all T */
     int32_t timestep; /**< of a classifier with a scheduler: images are noised to it, 0..T-1; default 0 */
     uint64_t seed;    /**< of noise and timesteps; default 0 */
+    dm_dtype storage_dtype; /**< of the network, as in dm_session_options: default 0: f32; DM_DTYPE_BF16: its
+                               activations in half the memory */
+    int32_t reserved;       /**< zero */
 } dm_evaluate_options;
 
 /** Fills `options` with the defaults.

@@ -80,6 +80,9 @@ typedef struct dm_sampler_options {
     int32_t jump_length; /**< of RePaint (Lugmayr et al. 2022): every so many steps, go back so many; default
                             0: never */
     int32_t jump_count;  /**< times that a stretch is walked, its first included; default 0: 1 */
+    dm_dtype storage_dtype; /**< of the network of dm_sampler_create_net(), as in dm_session_options: default
+                               0: f32; DM_DTYPE_BF16: its activations in half the memory. Samples stay f32 */
+    int32_t reserved;       /**< zero */
 } dm_sampler_options;
 
 /** Fills `options` with the defaults.
@@ -96,9 +99,9 @@ DM_API void dm_sampler_options_init(dm_sampler_options *options, uint32_t struct
  *  @param options NULL for the defaults
  *  @param out [out] the sampler, owned by the caller, *out = NULL on failure; free with dm_sampler_destroy()
  *  Errors: INVALID_ARGUMENT (NULL, an option out of its range, num_inference_steps as in
- *  dm_scheduler_set_timesteps()), UNSUPPORTED (a step of the run starts where alpha_bar is 0 and the
- *  prediction type is epsilon), VERSION, OUT_OF_MEMORY. Threads: any. Cost: O(T); working memory comes
- *  with the first run. Since: 0.1 */
+ *  dm_scheduler_set_timesteps()), DTYPE (a storage_dtype, which is the host's affair here), UNSUPPORTED (a
+ *  step of the run starts where alpha_bar is 0 and the prediction type is epsilon), VERSION, OUT_OF_MEMORY.
+ * Threads: any. Cost: O(T); working memory comes with the first run. Since: 0.1 */
 DM_API dm_status dm_sampler_create(dm_context *context, const dm_scheduler *scheduler, dm_denoise_fn denoise,
                                    void *denoise_user, const dm_sampler_options *options, dm_sampler **out);
 
@@ -108,9 +111,9 @@ DM_API dm_status dm_sampler_create(dm_context *context, const dm_scheduler *sche
  *  @param net the network; must outlive the sampler and not change while it runs
  *  @param options NULL for the defaults; guidance needs a network with classes
  *  @param out [out] the sampler, owned by the caller, *out = NULL on failure; free with dm_sampler_destroy()
- *  Errors: as dm_sampler_create(), and INVALID_ARGUMENT or UNSUPPORTED for a network that does not map
- *  samples to samples of the same shape. Threads: any. Cost: O(T); the network's activations come with the
- *  first run of a shape. Since: 0.1 */
+ *  Errors: as dm_sampler_create(), with DTYPE for a storage_dtype that no session takes, and INVALID_ARGUMENT
+ *  or UNSUPPORTED for a network that does not map samples to samples of the same shape. Threads: any. Cost:
+ * O(T); the network's activations come with the first run of a shape. Since: 0.1 */
 DM_API dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *scheduler, const dm_net *net,
                                        const dm_sampler_options *options, dm_sampler **out);
 

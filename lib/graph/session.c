@@ -15,6 +15,13 @@ void dm_session_options_init(dm_session_options *options, uint32_t struct_size) 
     dmi_options_init(options, struct_size, &default_options, sizeof default_options);
 }
 
+dm_status dmi_check_storage(dm_dtype compute, dm_dtype storage) {
+    if (storage == 0 || storage == compute || (storage == DM_DTYPE_BF16 && compute == DM_DTYPE_F32))
+        return DM_OK;
+    return dmi_fail(DM_ERROR_DTYPE, "options.storage_dtype: expected %s, got %s",
+                    compute == DM_DTYPE_F32 ? "0, f32 or bf16" : "0 or f64", dm_dtype_name(storage));
+}
+
 static dm_status check_options(const dm_net *net, const dm_session_options *o) {
     if (o->mode < DM_SESSION_INFER || o->mode > DM_SESSION_DIFFERENTIATE)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
@@ -26,11 +33,8 @@ static dm_status check_options(const dm_net *net, const dm_session_options *o) {
     if (o->compute_dtype != DM_DTYPE_F32 && o->compute_dtype != DM_DTYPE_F64)
         return dmi_fail(DM_ERROR_DTYPE, "options.compute_dtype: expected f32 or f64, got %s",
                         dm_dtype_name(o->compute_dtype));
-    if (o->storage_dtype != 0 && o->storage_dtype != o->compute_dtype &&
-        !(o->storage_dtype == DM_DTYPE_BF16 && o->compute_dtype == DM_DTYPE_F32))
-        return dmi_fail(DM_ERROR_DTYPE, "options.storage_dtype: expected %s, got %s",
-                        o->compute_dtype == DM_DTYPE_F32 ? "0, f32 or bf16" : "0 or f64",
-                        dm_dtype_name(o->storage_dtype) ? dm_dtype_name(o->storage_dtype) : "no type");
+    dm_status status = dmi_check_storage(o->compute_dtype, o->storage_dtype);
+    if (status) return status;
     if (o->conv_algorithm < DM_CONV_AUTO || o->conv_algorithm > DM_CONV_WINOGRAD)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.conv_algorithm: expected DM_CONV_AUTO, DM_CONV_DIRECT or DM_CONV_WINOGRAD, "

@@ -25,6 +25,10 @@ struct dm_session {
     int64_t chunk;             /* images that the plan is for: INFER passes a batch through in pieces */
 };
 
+/* Whether a session that computes so may store its activations so; the message is of options.storage_dtype.
+ */
+dm_status dmi_check_storage(dm_dtype compute, dm_dtype storage);
+
 /* exec.c: the two loops. */
 void dmi_exec_pack(dm_session *session);
 void dmi_exec_forward(dm_session *session, int64_t batch);

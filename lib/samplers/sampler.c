@@ -34,6 +34,10 @@ static dm_status check_options(const dm_sampler_options *options, int32_t num_tr
     if (options->max_batch < 0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "options.max_batch: expected 0 or more, got %d",
                         (int)options->max_batch);
+    if (options->storage_dtype != 0 && options->storage_dtype != DM_DTYPE_F32)
+        return dmi_fail(DM_ERROR_DTYPE,
+                        "options.storage_dtype: expected 0 or f32 with a network of the host's, got %s",
+                        dm_dtype_name(options->storage_dtype));
     return DM_OK;
 }
 

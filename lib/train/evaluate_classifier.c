@@ -49,6 +49,7 @@ static dm_status create(dmi_evaluation *e) {
     options.batch = e->options.batch;
     options.height = e->net->is_image ? (int32_t)image[1] : 0;
     options.width = e->net->is_image ? (int32_t)image[2] : 0;
+    options.storage_dtype = e->options.storage_dtype;
     DM_TRY(dm_session_create(e->net, &options, &e->session));
     DM_TRY(dm_tensor_create(e->net->context, DM_DTYPE_F32, 4, shape, &e->images));
     DM_TRY(dm_tensor_create(e->net->context, DM_DTYPE_I32, 1, shape, &e->all_labels));

@@ -2,13 +2,14 @@
  */
 #include "diffusion/process.h"
 #include "diffusion/sampler.h"
-#include "graph/net.h"
+#include "graph/session.h"
 #include "samplers/sampler.h"
 
 typedef struct net_denoiser {
     const dm_net *net;
     dm_session *session; /* NULL before the first run */
-    int drops_labels;    /* they are for the guide alone */
+    dm_dtype storage;
+    int drops_labels; /* they are for the guide alone */
     int64_t batch, height, width;
     int32_t halves; /* of the output's channels: 2 with a learned variance */
 } net_denoiser;
@@ -41,6 +42,7 @@ static dm_status prepare(void *user, const dm_tensor *labels, int64_t batch, int
     options.batch = (int32_t)batch;
     options.height = (int32_t)height;
     options.width = (int32_t)width;
+    options.storage_dtype = d->storage;
     status = dm_session_create(d->net, &options, &session);
     if (status) return status;
     dm_session_destroy(d->session);
@@ -78,12 +80,16 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.guidance_scale: expected 1 for a network without classes, got %g",
                         checked.guidance_scale);
+    dm_status status = dmi_check_storage(DM_DTYPE_F32, checked.storage_dtype);
+    if (status) return status;
     net_denoiser *d = dmi_calloc(net->context, sizeof *d);
     if (!d) return dm_last_status();
     d->net = net;
+    d->storage = checked.storage_dtype;
+    checked.storage_dtype = 0;
     d->drops_labels = checked.guide && net->num_classes == 0;
     d->halves = scheduler && dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
-    dm_status status = dm_sampler_create(context, scheduler, denoise, d, options, out);
+    status = dm_sampler_create(context, scheduler, denoise, d, &checked, out);
     if (status) {
         destroy(d);
         return status;

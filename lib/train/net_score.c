@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "diffusion/net.h"
-#include "graph/net.h"
+#include "graph/session.h"
 #include "sde/score.h"
 
 typedef struct net_score {
@@ -35,6 +35,7 @@ static dm_status reserve(net_score *s, int64_t n) {
     options.batch = (int32_t)n;
     options.height = (int32_t)s->options.height;
     options.width = (int32_t)s->options.width;
+    options.storage_dtype = s->options.storage_dtype;
     DM_TRY(dm_session_create(s->net, &options, &session));
     rows = dmi_alloc_array(s->net->context, (size_t)n * (2 * (size_t)s->d + 1), sizeof *rows);
     labels = dmi_alloc_array(s->net->context, (size_t)n, sizeof *labels);
@@ -114,6 +115,8 @@ static dm_status check_options(const dm_net *net, const dm_sde *sde, const dm_sd
     if (!(options->time_scale >= 0) || !isfinite(options->time_scale))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "time_scale: expected a finite number >= 0, got %g",
                         options->time_scale);
+    dm_status status = dmi_check_storage(DM_DTYPE_F32, options->storage_dtype);
+    if (status) return status;
     if (options->label < -1 || options->label >= (net->num_classes > 0 ? net->num_classes : 0))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "label: expected -1..%d, got %d",
                         (int)net->num_classes - 1, (int)options->label);

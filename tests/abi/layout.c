@@ -96,13 +96,15 @@ _Static_assert(offsetof(dm_edm_net_options, resample_taps) == 88, "resample_taps
 _Static_assert(offsetof(dm_edm_net_options, preconditioning) == 96, "preconditioning");
 _Static_assert(offsetof(dm_edm_net_options, seed) == 104, "seed");
 
-_Static_assert(sizeof(dm_evaluate_options) >= 32, "dm_evaluate_options");
+_Static_assert(sizeof(dm_evaluate_options) >= 40, "dm_evaluate_options");
 _Static_assert(offsetof(dm_evaluate_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_evaluate_options, batch) == 4, "batch");
 _Static_assert(offsetof(dm_evaluate_options, num_images) == 8, "num_images");
 _Static_assert(offsetof(dm_evaluate_options, timesteps_per_image) == 16, "timesteps_per_image");
 _Static_assert(offsetof(dm_evaluate_options, timestep) == 20, "timestep");
 _Static_assert(offsetof(dm_evaluate_options, seed) == 24, "seed");
+_Static_assert(offsetof(dm_evaluate_options, storage_dtype) == 32, "storage_dtype");
+_Static_assert(offsetof(dm_evaluate_options, reserved) == 36, "reserved");
 
 _Static_assert(sizeof(dm_flow_options) >= 48, "dm_flow_options");
 _Static_assert(offsetof(dm_flow_options, struct_size) == 0, "struct_size");
@@ -207,7 +209,7 @@ _Static_assert(offsetof(dm_rng_state, seed) == 0, "seed");
 _Static_assert(offsetof(dm_rng_state, stream) == 8, "stream");
 _Static_assert(offsetof(dm_rng_state, index) == 16, "index");
 
-_Static_assert(sizeof(dm_sampler_options) >= 96, "dm_sampler_options");
+_Static_assert(sizeof(dm_sampler_options) >= 104, "dm_sampler_options");
 _Static_assert(offsetof(dm_sampler_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sampler_options, num_inference_steps) == 4, "num_inference_steps");
 _Static_assert(offsetof(dm_sampler_options, guidance_scale) == 8, "guidance_scale");
@@ -223,6 +225,8 @@ _Static_assert(offsetof(dm_sampler_options, inpaint_image) == 72, "inpaint_image
 _Static_assert(offsetof(dm_sampler_options, inpaint_mask) == 80, "inpaint_mask");
 _Static_assert(offsetof(dm_sampler_options, jump_length) == 88, "jump_length");
 _Static_assert(offsetof(dm_sampler_options, jump_count) == 92, "jump_count");
+_Static_assert(offsetof(dm_sampler_options, storage_dtype) == 96, "storage_dtype");
+_Static_assert(offsetof(dm_sampler_options, reserved) == 100, "reserved");
 
 _Static_assert(sizeof(dm_scheduler_options) >= 376, "dm_scheduler_options");
 _Static_assert(offsetof(dm_scheduler_options, struct_size) == 0, "struct_size");
@@ -291,7 +295,7 @@ _Static_assert(offsetof(dm_sde_reverse_options, probability_flow) == 4, "probabi
 _Static_assert(offsetof(dm_sde_reverse_options, parallel_callbacks) == 8, "parallel_callbacks");
 _Static_assert(offsetof(dm_sde_reverse_options, reserved) == 12, "reserved");
 
-_Static_assert(sizeof(dm_sde_net_options) >= 40, "dm_sde_net_options");
+_Static_assert(sizeof(dm_sde_net_options) >= 48, "dm_sde_net_options");
 _Static_assert(offsetof(dm_sde_net_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sde_net_options, probability_flow) == 4, "probability_flow");
 _Static_assert(offsetof(dm_sde_net_options, prediction) == 8, "prediction");
@@ -299,6 +303,8 @@ _Static_assert(offsetof(dm_sde_net_options, label) == 12, "label");
 _Static_assert(offsetof(dm_sde_net_options, height) == 16, "height");
 _Static_assert(offsetof(dm_sde_net_options, width) == 24, "width");
 _Static_assert(offsetof(dm_sde_net_options, time_scale) == 32, "time_scale");
+_Static_assert(offsetof(dm_sde_net_options, storage_dtype) == 40, "storage_dtype");
+_Static_assert(offsetof(dm_sde_net_options, reserved) == 44, "reserved");
 
 _Static_assert(sizeof(dm_sde_sample_options) >= 184, "dm_sde_sample_options");
 _Static_assert(offsetof(dm_sde_sample_options, struct_size) == 0, "struct_size");

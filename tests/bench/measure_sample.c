@@ -29,6 +29,7 @@ static void sample(bench *b, const dm_net *net, int32_t images, const char *what
     sampling s = {.labels = bench_labels(b, net, images), .out = bench_normal(b, 4, shape, 1)};
     dm_sampler_options_init(&options, sizeof options);
     options.num_inference_steps = b->steps;
+    options.storage_dtype = b->storage;
     bench_check(dm_sampler_create_net(b->context, scheduler, net, &options, &s.sampler));
     result.flops = flops_of_an_image(b, net) * images * b->steps;
     (void)snprintf(result.name, sizeof result.name, "sample ddim-%d %s", (int)b->steps, what);

@@ -40,6 +40,10 @@ evaluate="--data data --size 8 --per-class 1 --steps 3 --channels 8 --classifier
     run evaluate --checkpoint min_snr/ddpm.safetensors --out judged $evaluate --samplers ddim,unipc --bits-images 2 \
         --bits-timesteps 3
     printed 'bits/dim of 2 test images, fixed_large variance: [0-9]'
+    run evaluate --checkpoint min_snr/ddpm.safetensors --out narrow $evaluate --samplers ddim --bits-images 2 \
+        --bits-timesteps 3 --bf16
+    printed 'bits/dim of 2 test images, fixed_large variance: [0-9]'
+    if cmp -s judged/ddim-3.png narrow/ddim-3.png; then die "--bf16 changed no picture"; fi
     [ "$(wc -l < judged/table.md)" = 5 ] || { cat judged/table.md >&2; die "table.md: expected 5 lines"; }
     [ -s judged/ddim-3.png ] && [ -s judged/unipc-3.png ] && [ -s judged/comparison.png ] || die "pictures are missing"
     run evaluate --checkpoint learned/ddpm.safetensors --out judged $evaluate --samplers ddpm --bits-images 2

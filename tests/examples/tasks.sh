@@ -16,6 +16,8 @@ first=single/000000-class1.png
 sample plain --count 3 --seed 5
 sample alone --count 3 --seed 5 --batch 1
 cmp plain/samples.png alone/samples.png
+sample narrow --count 3 --seed 5 --bf16
+if cmp -s plain/samples.png narrow/samples.png; then die "--bf16 changed nothing"; fi
 sample next --count 1 --seed 6
 "$pictures" same next/$first plain/single/000001-class1.png
 run sample --checkpoint model/ddpm.safetensors --steps 4 --count 2 --out all --out-idx all/idx --frames 3 --scale 1

@@ -18,6 +18,7 @@ for net in lecture compact; do
     check 1 flops unet-infer --net $net
     check 30 layers unet-layers --net $net
     check 2 flops sample --net $net
+    check 2 flops sample --net $net --storage bf16
     check 3 times optimizer --net $net
     check 3 times startup --net $net
 done
