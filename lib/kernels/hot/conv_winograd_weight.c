@@ -1,7 +1,10 @@
 /* Winograd gradient for the weights: du = v^T m at each position with v = B^T x B and m = A dy A^T, then
- * dw = G^T du G. Chunks of tiles are transformed into shared memory, then the 36 weights (and panels) are
- * split over the workers, so that every du has one writer and one order of sums, whatever the number of
- * threads. */
+ * dw = G^T du G. Every sum has one order, whatever the number of threads. There are two ways:
+ *  - shared: chunks of tiles are transformed into memory of all, then the 36 weights (and panels) are split
+ *    over the workers, so that every du has one writer;
+ *  - own, where du is small: the tiles are split into slots, and a worker does all of a slot in its
+ *    second-level cache. The slots' dw are added in their order. Stride 2 has more positions than a chunk in
+ *    that cache has tiles, and gains nothing. */
 #include "kernels/hot/conv_stride2.h"
 
 enum {
@@ -11,25 +14,40 @@ enum {
     PIECE = 4 /* tiles */,
     WANTED_PRODUCTS = 128
 };
+enum {
+    OWN_DU_BYTES = 320 * 1024, /* the largest du of a slot */
+    OWN_CHUNK_BYTES = 384 * 1024,
+    OWN_MAX_TILES = 64,
+    OWN_SLOTS = 16,
+    OWN_SLOT_TILES = 64 /* fewer are not worth a slot */
+};
 
 typedef struct plan {
-    int32_t kind;
+    int32_t kind, own;
     int64_t pad, positions;
     tiling ty, tx;    /* of b */
     int64_t a_c, b_c; /* channels of the padded map a and of the map b; dw is [b][a][9] */
     int64_t total, tiles, panels, panel_parts, a_ld, v_stride, m_stride, du_stride;
 } plan;
 
+typedef struct workspace {
+    tile_list list;   /* of the current chunk */
+    real *v, *m, *du; /* du[position][panel][a channel][NR] */
+} workspace;
+
 typedef struct job {
     plan p;
     image_map a, b;
-    real *dw, *zeros, *v, *m, *du; /* du[position][panel][a channel][NR] */
-    tile_list list;                /* of the current chunk */
-    int32_t first;                 /* nothing is in du yet */
+    real *dw, *zeros;
+    workspace shared;
+    int32_t first; /* nothing is in du yet */
+    char *scratch; /* own: of the workers */
+    int64_t worker_bytes;
+    real *slots; /* own: dw[slot][panel][a channel][9][NR] */
 } job;
 
-/* even: chunks of about the same size; else the largest that any batch up to this one has. */
-static plan make_plan(const dmi_conv *c, int even) {
+/* Channels, and what follows from them. */
+static plan start_plan(const dmi_conv *c) {
     plan p = {.kind = conv_winograd_kind(c), .pad = c->pad_h};
     p.ty = make_tiling(c->transposed ? c->in_h : c->out_h);
     p.tx = make_tiling(c->transposed ? c->in_w : c->out_w);
@@ -39,87 +57,193 @@ static plan make_plan(const dmi_conv *c, int even) {
     p.panels = ceil_div(p.b_c, NR);
     p.a_ld = spread_ld(round_up(p.a_c, W));
     p.total = c->batch * p.ty.tiles * p.tx.tiles;
-    p.tiles = CHUNK_BYTES / (p.positions * (p.a_ld + p.panels * NR) * (int64_t)sizeof(real));
-    p.tiles = imin(imax(imin(p.tiles, MAX_TILES), MIN_TILES), p.total);
-    if (even) p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
-    p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, WEIGHTS));
-    p.v_stride = p.tiles * p.a_ld + LINE;
-    p.m_stride = p.tiles * p.panels * NR + LINE;
     p.du_stride = p.panels * p.a_c * NR + LINE;
     return p;
 }
 
-static void carve(job *j, bump *b) {
+/* `bytes` of transforms, but `fewest` to `most` tiles. */
+static int64_t tiles_of(const plan *p, int64_t bytes, int64_t fewest, int64_t most) {
+    const int64_t fitting = bytes / (p->positions * (p->a_ld + p->panels * NR) * (int64_t)sizeof(real));
+    return imin(imax(imin(fitting, most), fewest), p->total);
+}
+
+static void set_strides(plan *p) {
+    p->v_stride = p->tiles * p->a_ld + LINE;
+    p->m_stride = p->tiles * p->panels * NR + LINE;
+}
+
+/* even: chunks of about the same size; else the largest that any batch up to this one has. */
+static plan shared_plan(const dmi_conv *c, int even) {
+    plan p = start_plan(c);
+    p.tiles = tiles_of(&p, CHUNK_BYTES, MIN_TILES, MAX_TILES);
+    if (even) p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
+    p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, WEIGHTS));
+    set_strides(&p);
+    return p;
+}
+
+static plan own_plan(const dmi_conv *c) {
+    plan p = start_plan(c);
+    p.own = p.kind == WINOGRAD_STRIDE1 && p.total >= OWN_SLOTS * OWN_SLOT_TILES &&
+            WEIGHTS * p.du_stride * (int64_t)sizeof(real) <= OWN_DU_BYTES;
+    p.tiles = tiles_of(&p, OWN_CHUNK_BYTES, 1, OWN_MAX_TILES);
+    set_strides(&p);
+    return p;
+}
+
+static int64_t slot_size(const plan *p) {
+    return p->panels * p->a_c * 9 * NR;
+}
+
+static workspace carve(const plan *p, bump *b) {
+    workspace w = {0};
+    w.list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
+    w.v = take_reals(b, p->positions * p->v_stride);
+    w.m = take_reals(b, p->positions * p->m_stride);
+    w.du = take_reals(b, WEIGHTS * p->du_stride);
+    return w;
+}
+
+/* All scratch memory: zeros, then one workspace, or the slots and a workspace for each worker. */
+static void carve_job(job *j, int32_t workers, bump *b) {
     const plan *p = &j->p;
-    j->list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
     j->zeros = take_reals(b, imax(p->a_c, p->b_c));
-    j->v = take_reals(b, p->positions * p->v_stride);
-    j->m = take_reals(b, p->positions * p->m_stride);
-    j->du = take_reals(b, WEIGHTS * p->du_stride);
-}
-
-int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
-    job j = {.p = make_plan(conv, 0)};
-    bump b = {0};
-    (void)workers;
-    carve(&j, &b);
-    return b.used;
-}
-
-static void transform(void *arg, int64_t block, int32_t worker) {
-    const job *j = (const job *)arg;
-    const plan *p = &j->p;
-    const int64_t first = block * PIECE, last = imin(first + PIECE, j->list.count);
-    (void)worker;
-    if (p->kind == WINOGRAD_STRIDE2) {
-        conv_stride2_input(&j->list, first, last, &j->a, p->pad, p->a_c, j->zeros, j->v, p->v_stride,
-                           p->a_ld);
-        conv_stride2_gradient(&j->list, first, last, &j->b, p->b_c, j->zeros, j->m, p->m_stride, p->tiles);
+    if (!p->own) {
+        j->shared = carve(p, b);
         return;
     }
-    conv_winograd_input(&j->list, first, last, &j->a, p->a_c, j->zeros, j->v, p->v_stride, p->a_ld);
-    conv_winograd_gradient(&j->list, first, last, &j->b, p->b_c, j->zeros, j->m, p->m_stride, p->tiles);
+    bump one = {0};
+    carve(p, &one);
+    j->slots = take_reals(b, OWN_SLOTS * slot_size(p));
+    j->worker_bytes = one.used;
+    j->scratch = (char *)take(b, workers * one.used);
 }
 
-/* du += v^T m of one position and panel. */
-static void reduce_position(const job *j, int64_t position, int64_t panel, real *du) {
+/* Smaller batches may be summed the other way. */
+int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
+    job shared = {.p = shared_plan(conv, 0)}, own = {.p = own_plan(conv)};
+    bump of_shared = {0}, of_own = {0};
+    carve_job(&shared, workers, &of_shared);
+    if (own.p.own) carve_job(&own, workers, &of_own);
+    return imax(of_shared.used, of_own.used);
+}
+
+static void transform_tiles(const job *j, const workspace *w, int64_t first, int64_t last) {
     const plan *p = &j->p;
-    int64_t from, to;
-    position_range(&j->list, p->kind, position, &from, &to);
-    const run tiles = {.offset = from * p->a_ld, .count = to - from};
-    if (from < to)
-        conv_reduce(j->v + position * p->v_stride, p->a_ld, &tiles, 1,
-                    j->m + position * p->m_stride + (panel * p->tiles + from) * NR, p->a_c, du);
+    if (p->kind == WINOGRAD_STRIDE2) {
+        conv_stride2_input(&w->list, first, last, &j->a, p->pad, p->a_c, j->zeros, w->v, p->v_stride,
+                           p->a_ld);
+        conv_stride2_gradient(&w->list, first, last, &j->b, p->b_c, j->zeros, w->m, p->m_stride, p->tiles);
+        return;
+    }
+    conv_winograd_input(&w->list, first, last, &j->a, p->a_c, j->zeros, w->v, p->v_stride, p->a_ld);
+    conv_winograd_gradient(&w->list, first, last, &j->b, p->b_c, j->zeros, w->m, p->m_stride, p->tiles);
+}
+
+/* du (+)= v^T m of one weight and the panels [p0, p1). */
+static void multiply(const job *j, const workspace *w, int first, int64_t weight, int64_t p0, int64_t p1) {
+    const plan *p = &j->p;
+    for (int64_t panel = p0; panel < p1; panel++) {
+        real *du = w->du + weight * p->du_stride + panel * p->a_c * NR;
+        if (first) memset(du, 0, (size_t)(p->a_c * NR) * sizeof(real));
+        for (int64_t position = 0; position < p->positions; position++) {
+            int64_t from, to;
+            if (weight_of(p->kind, position) != weight) continue;
+            position_range(&w->list, p->kind, position, &from, &to);
+            const run tiles = {.offset = from * p->a_ld, .count = to - from};
+            if (from < to)
+                conv_reduce(w->v + position * p->v_stride, p->a_ld, &tiles, 1,
+                            w->m + position * p->m_stride + (panel * p->tiles + from) * NR, p->a_c, du);
+        }
+    }
+}
+
+/* dw[b][a][9] += dg[tap][0..NR) for one a channel and the b channels of a panel. */
+static void add_kernels(const job *j, int64_t panel, int64_t a, const real *dg) {
+    const plan *p = &j->p;
+    const int64_t n = imin(NR, p->b_c - panel * NR);
+    for (int64_t k = 0; k < n; k++)
+        for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
+}
+
+/* G^T du G of one a channel and panel. */
+static void finish_kernels(const plan *p, const real *du, int64_t panel, int64_t a, real *dg) {
+    (p->kind == WINOGRAD_STRIDE2 ? conv_stride2_kernel_gradient : conv_winograd_kernel_gradient)(
+        du + (panel * p->a_c + a) * NR, p->du_stride, dg);
+}
+
+/* ---- shared ---- */
+
+static void shared_transform(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    (void)worker;
+    transform_tiles(j, &j->shared, block * PIECE, imin((block + 1) * PIECE, j->shared.list.count));
 }
 
 /* The weights with the most positions come last in their order, and first here. */
-static void multiply(void *arg, int64_t block, int32_t worker) {
+static void shared_multiply(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
     const int64_t weight = WEIGHTS - 1 - block / p->panel_parts, part = block % p->panel_parts;
     (void)worker;
-    for (int64_t i = p->panels * part / p->panel_parts; i < p->panels * (part + 1) / p->panel_parts; i++) {
-        real *du = j->du + weight * p->du_stride + i * p->a_c * NR;
-        if (j->first) memset(du, 0, (size_t)(p->a_c * NR) * sizeof(real));
-        for (int64_t position = 0; position < p->positions; position++)
-            if (weight_of(p->kind, position) == weight) reduce_position(j, position, i, du);
+    multiply(j, &j->shared, j->first, weight, p->panels * part / p->panel_parts,
+             p->panels * (part + 1) / p->panel_parts);
+}
+
+/* 64 channels of one panel. */
+static void shared_finish(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const plan *p = &j->p;
+    const int64_t panel = block % p->panels, first = block / p->panels * 64;
+    (void)worker;
+    for (int64_t a = first; a < first + 64 && a < p->a_c; a++) {
+        real dg[9 * NR];
+        finish_kernels(p, j->shared.du, panel, a, dg);
+        add_kernels(j, panel, a, dg);
     }
 }
 
-/* dw[b][a][9] += G^T du G for some channels of one panel. */
-static void finish(void *arg, int64_t block, int32_t worker) {
+static void run_shared(dm_context *context, job *j) {
+    const plan *p = &j->p;
+    for (int64_t first = 0; first < p->total; first += p->tiles) {
+        j->first = first == 0;
+        list_tiles(&j->shared.list, &p->ty, &p->tx, first, imin(p->tiles, p->total - first));
+        dmi_parallel(context, ceil_div(j->shared.list.count, PIECE), shared_transform, j);
+        dmi_parallel(context, WEIGHTS * p->panel_parts, shared_multiply, j);
+    }
+    dmi_parallel(context, ceil_div(p->a_c, 64) * p->panels, shared_finish, j);
+}
+
+/* ---- own ---- */
+
+static void own_slot(void *arg, int64_t slot, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
-    const int64_t panel = block % p->panels, n = imin(NR, p->b_c - panel * NR);
-    const int64_t first = block / p->panels * 64, last = imin(first + 64, p->a_c);
-    (void)worker;
-    for (int64_t a = first; a < last; a++) {
-        real dg[9 * NR];
-        (p->kind == WINOGRAD_STRIDE2 ? conv_stride2_kernel_gradient : conv_winograd_kernel_gradient)(
-            j->du + (panel * p->a_c + a) * NR, p->du_stride, dg);
-        for (int64_t k = 0; k < n; k++)
-            for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
+    const int64_t start = p->total * slot / OWN_SLOTS, end = p->total * (slot + 1) / OWN_SLOTS;
+    const int64_t chunks = ceil_div(end - start, p->tiles);
+    bump b = {.base = j->scratch + worker * j->worker_bytes};
+    workspace w = carve(p, &b);
+    for (int64_t i = 0; i < chunks; i++) {
+        const int64_t first = start + (end - start) * i / chunks,
+                      next = start + (end - start) * (i + 1) / chunks;
+        list_tiles(&w.list, &p->ty, &p->tx, first, next - first);
+        transform_tiles(j, &w, 0, next - first);
+        for (int64_t weight = 0; weight < WEIGHTS; weight++) multiply(j, &w, i == 0, weight, 0, p->panels);
     }
+    real *dg = j->slots + slot * slot_size(p);
+    for (int64_t panel = 0; panel < p->panels; panel++)
+        for (int64_t a = 0; a < p->a_c; a++, dg += 9 * NR) finish_kernels(p, w.du, panel, a, dg);
+}
+
+/* The sum of all slots for one a channel and panel. */
+static void own_finish(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const real *dg = j->slots + block * 9 * NR;
+    real sum[9 * NR] = {0};
+    (void)worker;
+    for (int slot = 0; slot < OWN_SLOTS; slot++, dg += slot_size(&j->p))
+        for (int i = 0; i < 9 * NR; i++) sum[i] += dg[i];
+    add_kernels(j, block / j->p.a_c, block % j->p.a_c, sum);
 }
 
 void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
@@ -127,18 +251,17 @@ void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void 
     const image_map of_x = {
         .data = x, .ld = ldx, .h = conv->in_h, .w = conv->in_w, .bf16 = (conv->bf16 & DMI_BF16_IN0) != 0};
     const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
-    job j = {.p = make_plan(conv, 1), .dw = dw};
-    const plan *p = &j.p;
+    job j = {.p = own_plan(conv), .dw = dw};
     bump b = {.base = (char *)scratch};
+    if (!j.p.own) j.p = shared_plan(conv, 1);
     j.a = conv->transposed ? of_dy : of_x;
     j.b = conv->transposed ? of_x : of_dy;
-    carve(&j, &b);
-    memset(j.zeros, 0, (size_t)imax(p->a_c, p->b_c) * sizeof(real));
-    for (int64_t first = 0; first < p->total; first += p->tiles) {
-        j.first = first == 0;
-        list_tiles(&j.list, &p->ty, &p->tx, first, imin(p->tiles, p->total - first));
-        dmi_parallel(context, ceil_div(j.list.count, PIECE), transform, &j);
-        dmi_parallel(context, WEIGHTS * p->panel_parts, multiply, &j);
+    carve_job(&j, dmi_num_workers(context), &b);
+    memset(j.zeros, 0, (size_t)imax(j.p.a_c, j.p.b_c) * sizeof(real));
+    if (!j.p.own) {
+        run_shared(context, &j);
+        return;
     }
-    dmi_parallel(context, ceil_div(p->a_c, 64) * p->panels, finish, &j);
+    dmi_parallel(context, OWN_SLOTS, own_slot, &j);
+    dmi_parallel(context, j.p.panels * j.p.a_c, own_finish, &j);
 }
