@@ -116,6 +116,8 @@ int main(int argc, char **argv) {
     ARGS_PARSE(argc, argv, about, options);
     dm_context *context = make_context(o.threads);
     model_load(context, o.checkpoint, o.ema, &m);
+    if (o.labels && dm_net_label_width(m.net) > 0)
+        fail("%s: the network takes vectors in place of classes; --no-labels gives it zeros", o.checkpoint);
     if (o.t >= m.process.options.num_train_timesteps)
         fail("--t: expected 0..%d, got %d", (int)m.process.options.num_train_timesteps - 1, (int)o.t);
     data_load(context, o.data, "t10k", o.images, &data);

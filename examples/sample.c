@@ -200,7 +200,17 @@ static void check_guidance(const model *m, int32_t class) {
                 program_name());
 }
 
+/* A class of the command line is a number; with a classifier it is that one's. */
+static void check_label_width(const model *m) {
+    const int32_t width = dm_net_label_width(m->net);
+    if (width == 0 || o.classifier != NULL || is(o.class, "none")) return;
+    args_error("--class: the network takes a vector of %d numbers in place of a class, which a program can "
+               "give (labels of dm_sampler_run()); \"none\" is zeros",
+               (int)width);
+}
+
 static void make_request(const model *m, const class_names *names, request *r) {
+    check_label_width(m);
     const int32_t class = find_class(names);
     check_guidance(m, class);
     r->classes = class == -1 && !o.invert ? names->count : 1;

@@ -51,7 +51,7 @@ typedef struct dm_guide dm_guide;
 
 /** Makes a guide of a classifier: with `guide` = dm_guide_gradient and `guide_user` = this handle in
  *  dm_sampler_options, scale times grad log p(label | x, t) guides the sampler (Dhariwal and Nichol 2021,
- * sec. 4). An image with label -1 is left alone; a network without classes never sees the labels.
+ * sec. 4). An image with label -1 is left alone; a network that takes no classes never sees them.
  *  @param classifier from images to logits, trained on the x and t that the sampler's network gets; must
  * outlive the guide and not change while it is used
  *  @param scale a finite number

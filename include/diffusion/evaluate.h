@@ -19,7 +19,7 @@ DM_BEGIN_DECLS
  *  @param denoise the network; its output has twice the channels of x with a learned variance
  *  @param user passed to denoise
  *  @param x0 f32 [B,C,H,W] or [B,D], contiguous
- *  @param labels i32 [B] for denoise, or NULL
+ *  @param labels i32 [B] or vectors f32 or f64 [B,D] for denoise, which gets them as they are, or NULL
  *  @param noise f32 [T,B,...], contiguous: of timestep t; NULL: drawn from seed, number of the sample and t
  *  @param seed of the noise
  *  @param total [out] f64 [B]: the bound; may be NULL
@@ -55,7 +55,7 @@ typedef struct dm_evaluate_options {
 DM_API void dm_evaluate_options_init(dm_evaluate_options *options, uint32_t struct_size);
 
 /** Bits per number of a data set under a network: the mean of dm_evaluate_bits() over images.
- *  @param net the denoiser; labels of the data are used when it has classes
+ *  @param net the denoiser; labels of the data are used when it takes some, and must be of its kind
  *  @param scheduler of the discrete process
  *  @param data its first images in their own order, without moving its position; a callback source moves on
  * and gives whole batches only

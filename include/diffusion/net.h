@@ -95,9 +95,15 @@ DM_API const dm_tensor *dm_net_param(const dm_net *net, int32_t index);
  *  Errors: INVALID_ARGUMENT, SHAPE. Threads: exclusive, no session of the net may run. Cost: O(n), and the
  * sessions lay their weights out anew at the next forward. Since: 0.1 */
 DM_API dm_status dm_net_set_param(dm_net *net, int32_t index, const dm_tensor *value);
-/** Number of classes that the network can be conditioned on, 0: none. Label -1 is the null class of
- * classifier-free guidance. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+/** Number of classes that the network can be conditioned on, 0: none, or vectors (dm_net_label_width()).
+ * Label -1 is the null class of classifier-free guidance. Errors: none. Threads: any. Cost: O(1). Since: 0.1
+ */
 DM_API int32_t dm_net_num_classes(const dm_net *net);
+/** Numbers of the vector that the network takes as the label of a sample, in place of a class: f32 or f64
+ * [B,width] wherever other networks get i32 [B]. Zeros are the null label of label dropout and
+ * classifier-free guidance, and what labels NULL means. @return 0: its labels are class numbers, or it has
+ * none. Errors: none. Threads: any. Cost: O(1). Since: 0.1 */
+DM_API int32_t dm_net_label_width(const dm_net *net);
 /** Channels (or numbers) that a sample of the input has. Errors: none. Threads: any. Cost: O(1). Since: 0.1
  */
 DM_API int32_t dm_net_in_channels(const dm_net *net);
@@ -207,7 +213,8 @@ DM_API uint64_t dm_session_memory(const dm_session *session);
  *  @param session the session
  *  @param x [B,C,H,W] (images) or [B,D] (vectors) f32 or f64, any strides, 1 <= B <= options.batch
  *  @param t [B] f32, f64, i32 or i64: timesteps; ignored, and may be NULL, when the network has no time input
- *  @param labels [B] i32 or i64 of -1..num_classes-1, NULL: the null class everywhere
+ *  @param labels [B] i32 or i64 of -1..num_classes-1; [B,dm_net_label_width()] f32 or f64 when that is not 0;
+ * NULL: the null class, or zeros, everywhere
  *  @param out [out] [B,C_out,H,W] or [B,D_out] f32 or f64, any strides
  *  Errors: INVALID_ARGUMENT, SHAPE, DTYPE. Threads: session exclusive; sessions of one net may run at once.
  * Cost: the network's; the first call after a change of the weights lays them out anew. Since: 0.1 */

@@ -12,10 +12,10 @@ DM_BEGIN_DECLS
 /** The one seam to a network: predicts, as the scheduler's prediction type says.
  *  @param x f32 [R,C,H,W] (or [R,D]), borrowed: the noisy samples; R is at most max_batch, and at most twice
  *        that with guidance: rows 0..R/2-1 are the images with their labels, rows R/2..R-1 the same images
- *        with the null label
+ *        with the null label, a vector of zeros where labels are vectors
  *  @param t f32 [R], borrowed: the timestep, the same in every row but with dpm_adaptive, where every image
  * is at a noise level of its own, and images that are done are missing
- *  @param labels i32 [R], borrowed, or NULL when the run has none
+ *  @param labels i32 [R], or f32 [R,D] when the run has vectors as labels, borrowed, or NULL when it has none
  *  @param out f32 like x, or with twice the channels when the variance is learned, borrowed: the prediction,
  * to be written in full
  *  @param user denoise_user of dm_sampler_create()
@@ -28,7 +28,7 @@ typedef int32_t (*dm_denoise_fn)(const dm_tensor *x, const dm_tensor *t, const d
 /** The gradient of a classifier's log probability with respect to its input, times the guidance's strength.
  *  @param x f32 [R,C,H,W] (or [R,D]), borrowed: what the network got, R at most max_batch
  *  @param t f32 [R], borrowed: the timestep, as dm_denoise_fn gets it
- *  @param labels i32 [R], borrowed, or NULL when the run has none
+ *  @param labels as dm_denoise_fn gets them, of the images without their null labels
  *  @param gradient f32 like x, borrowed, to be written in full
  *  @param user guide_user of the options
  *  @return 0 on success; anything else stops the run with CALLBACK
@@ -61,7 +61,7 @@ typedef struct dm_sampler_options {
      *  w is this one less 1); 1: off; any other finite number needs labels and a network with a null class;
      *  default 1 */
     double guidance_scale;
-    int32_t null_label; /**< label that means "no class" in guidance; default -1 */
+    int32_t null_label; /**< class that means "no class" in guidance, of vectors it is zeros; default -1 */
     int32_t max_batch;  /**< images a network call at most (guided: twice the rows), 0: all; default 64 */
     int32_t start_step; /**< first step to run; above 0 a run needs x_init; default 0 */
     dm_sample_progress_fn progress; /**< called after every step; NULL: nothing is */
@@ -109,7 +109,7 @@ DM_API dm_status dm_sampler_create(dm_context *context, const dm_scheduler *sche
  *  @param context allocator and threads, NULL: default
  *  @param scheduler algorithm, timesteps and prediction type (that the network was trained for); copied
  *  @param net the network; must outlive the sampler and not change while it runs
- *  @param options NULL for the defaults; guidance needs a network with classes
+ *  @param options NULL for the defaults; guidance needs a network with classes or vectors as labels
  *  @param out [out] the sampler, owned by the caller, *out = NULL on failure; free with dm_sampler_destroy()
  *  Errors: as dm_sampler_create(), with DTYPE for a storage_dtype that no session takes, and INVALID_ARGUMENT
  *  or UNSUPPORTED for a network that does not map samples to samples of the same shape. Threads: any. Cost:
@@ -136,7 +136,8 @@ DM_API void dm_sampler_destroy(dm_sampler *sampler);
  *
  *  @param sampler not NULL
  *  @param seeds i64 [N], any layout, or NULL: 0, 1, ..., N-1; equal seeds give equal noise
- *  @param labels i32 [N], any layout, or NULL (not with guidance): passed to the network as they are
+ *  @param labels i32 [N], or vectors f32 or f64 [N,D] (rounded to f32), any layout, or NULL (not with
+ * guidance): passed to the network as they are; D is dm_net_label_width() of a network of this library
  *  @param x_init f32 like out, contiguous, or NULL (only with start_step 0): the sample x_t at step
  *        start_step, for example of dm_scheduler_add_noise() at that timestep; may be out
  *  @param out [out] f32 [N,C,H,W] or [N,D], contiguous: the samples; it is also the loop's state. CANCELLED

@@ -78,7 +78,8 @@ typedef struct dm_sde_net_options {
     uint32_t struct_size;          /**< sizeof(dm_sde_net_options) */
     int32_t probability_flow;      /**< 1: the ordinary differential equation; default 0 */
     dm_prediction_type prediction; /**< of the network: DM_PREDICTION_EPSILON (default), X0, or V (VP only) */
-    int32_t label;                 /**< class of every path; -1 (default): the null class */
+    int32_t label;                 /**< class of every path; -1 (default): the null class, or zeros where
+                                      the network takes vectors */
     int64_t height, width;         /**< of images, [C,height,width] a path; 0 (default): vectors */
     double
         time_scale; /**< the network is given time_scale t; default 999 (1000 timesteps on 0..1); 0: s(t) */

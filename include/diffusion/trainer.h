@@ -129,7 +129,9 @@ DM_API dm_optimizer_type dm_optimizer_type_from_name(const char *name);
 
 /** Source of batches of dm_dataset_create_callback().
  *  @param x0 [out] [B,C,H,W] f32, contiguous, to be filled in the range the network trains on
- *  @param labels [out] [B] i32 to be filled with 0.. or -1 (no class); NULL when nobody needs them
+ *  @param labels [out] [B] i32 to be filled with 0.. or -1 (no class), or [B,D] f32 when vectors are asked
+ * for, by a trainer of a network with dm_net_label_width() D > 0, zeros being none; NULL when nobody needs
+ * them
  *  @param user as given to dm_dataset_create_callback()
  *  @return 0, or anything else to stop with CALLBACK */
 typedef int32_t (*dm_next_batch_fn)(dm_tensor *x0, dm_tensor *labels, void *user);
@@ -141,7 +143,8 @@ typedef int32_t (*dm_next_batch_fn)(dm_tensor *x0, dm_tensor *labels, void *user
  *  @param context allocator and threads, NULL: default
  *  @param images [N,C,H,W] or [N,H,W] (C = 1), any layout, N < 2^31; u8 becomes v / 127.5 - 1, f32 is taken
  * as it is. The memory is borrowed and outlives the data set; the handle need not.
- *  @param labels [N] u8, i32 or i64, each >= 0, borrowed like images; NULL: none
+ *  @param labels [N] u8, i32 or i64, each >= 0, or vectors [N,D] f32 or f64 for networks with
+ * dm_net_label_width() D; any layout, borrowed like images; NULL: none
  *  @param seed of the order
  *  @param out [out] the data set, owned by the caller; free with dm_dataset_destroy()
  *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE, OUT_OF_MEMORY. Threads: any. Cost: 4 N bytes, reads the labels.
@@ -176,7 +179,8 @@ DM_API int64_t dm_dataset_size(const dm_dataset *dataset);
  * (drop_last).
  *  @param dataset moves on by B images
  *  @param x0 [out] [B,C,H,W] f32, contiguous, 1 <= B <= dm_dataset_size()
- *  @param labels [out] [B] i32, contiguous; may be NULL
+ *  @param labels [out] [B] i32, or [B,D] f32 of a data set whose labels are vectors, contiguous; a callback
+ * source can be asked for either; may be NULL
  *  Errors: INVALID_ARGUMENT, DTYPE, SHAPE, STATE (labels of a data set without), CALLBACK. On failure the
  * position stays. Threads: dataset exclusive. Cost: copies B images; O(N) when an epoch begins; allocates
  * nothing. Since: 0.1 */
@@ -239,8 +243,8 @@ typedef struct dm_trainer_options {
     int32_t height;       /**< of the images; default 28 */
     int32_t width;        /**< of the images; default 28 */
     uint64_t seed;        /**< of t, noise and label dropout; default 0 */
-    double label_dropout; /**< probability that a label becomes the null class (Ho and Salimans 2022,
-                             algorithm 1); default 0 */
+    double label_dropout; /**< probability that a label becomes the null class, or zeros where it is a vector
+                             (Ho and Salimans 2022, algorithm 1); default 0 */
     const dm_optimizer_options *optimizer; /**< read by create; NULL: the defaults */
     dm_lr_schedule lr_schedule;            /**< default DM_LR_CONSTANT */
     int64_t warmup_steps; /**< the rate grows linearly from 0 in so many steps, then the schedule begins;
@@ -339,7 +343,7 @@ DM_API void dm_trainer_destroy(dm_trainer *trainer);
  * 2020, algorithm 1).
  *
  *  After a step, in this order: validation, checkpoint, progress callback. Labels of `data` are used when the
- * network has classes; a data set without labels trains the null class.
+ * network takes labels, and must be of its kind; a data set without labels trains the null class, or zeros.
  *  @param trainer between two optimizer steps
  *  @param data images of the trainer's size, at least `batch` of them; used up to the last step
  *  @param steps >= 0; also the end of the learning-rate schedule unless options.total_steps is set
@@ -359,7 +363,8 @@ DM_API dm_status dm_trainer_fit(dm_trainer *trainer, dm_dataset *data, int64_t s
  *  @param trainer trains on
  *  @param x0 [B,C,H,W] f32 (networks on vectors: also [B,D]), B = options.batch, any layout
  *  @param labels [B] i32, -1 (null class) or 0..classes-1; NULL: null class. Ignored by networks without
- * classes. With CLASSIFY 0..K-1, not NULL
+ * classes. Of a network with dm_net_label_width() D > 0 [B,D] f32 or f64 (rounded to f32); NULL: zeros. With
+ * CLASSIFY 0..K-1, not NULL
  *  @param t [B] i32 or i64, 0..T-1; noise levels [B] f32 or f64 with DM_PROCESS_EDM, VE and FLOW; NULL: drawn
  *  @param noise like x0; NULL: drawn
  *  @param loss [out] of this micro-batch; may be NULL

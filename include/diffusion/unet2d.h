@@ -45,10 +45,13 @@ typedef int32_t dm_unet2d_conditioning;
 #define DM_UNET2D_CONDITIONING_SCALE_SHIFT                                                                   \
     2 /**< scales and shifts the second normalisation (Dhariwal and Nichol 2021, sec. 3.1): "scale_shift" */
 
-/** How a class label becomes a vector. */
+/** How a class label becomes the vector that is added to that of the time. */
 typedef int32_t dm_unet2d_class;
 #define DM_UNET2D_CLASS_TABLE    1 /**< a row of a learned table, num_class_embeds of them; 0: no classes */
 #define DM_UNET2D_CLASS_TIMESTEP 2 /**< like t, by layers of its own */
+#define DM_UNET2D_CLASS_IDENTITY                                                                             \
+    3 /**< it is one already: labels are vectors as wide as that of the time, see dm_net_label_width(), for  \
+         example from another network; num_class_embeds is not used */
 
 /** Options of dm_unet2d_create(), those of diffusers' config.json. Fill with dm_unet2d_options_init(). */
 typedef struct dm_unet2d_options {
@@ -147,7 +150,7 @@ DM_API const char *dm_unet2d_conditioning_name(dm_unet2d_conditioning value);
  *  @return DM_UNET2D_CONDITIONING_*, 0 when there is none of that name or it is NULL. Errors: none. Threads:
  * any. Cost: O(1). Since: 0.1 */
 DM_API dm_unet2d_conditioning dm_unet2d_conditioning_from_name(const char *name);
-/** Name of a class embedding: "table", "timestep".
+/** Name of a class embedding: "table", "timestep", "identity".
  *  @return static string, NULL for a value that is none. Errors: none. Threads: any. Cost: O(1). Since: 0.1
  */
 DM_API const char *dm_unet2d_class_name(dm_unet2d_class value);

@@ -102,6 +102,20 @@ dm_status dmi_check_timesteps(const dm_scheduler *scheduler, const dm_tensor *t,
     return DM_OK;
 }
 
+dm_status dmi_check_labels(const dm_tensor *labels, int64_t batch, int any_integers) {
+    const dm_dtype dtype = labels->dtype;
+    const int is_class =
+        dtype == DM_DTYPE_I32 || (any_integers && (dtype == DM_DTYPE_U8 || dtype == DM_DTYPE_I64));
+    const int is_vector = (dtype == DM_DTYPE_F32 || dtype == DM_DTYPE_F64) && labels->rank == 2;
+    char got[96];
+    if (is_class && labels->rank == 1 && labels->shape[0] == batch) return DM_OK;
+    if (is_vector && labels->shape[0] == batch && labels->shape[1] > 0) return DM_OK;
+    dmi_tensor_describe(labels, got, sizeof(got));
+    return dmi_fail(is_class || is_vector ? DM_ERROR_SHAPE : DM_ERROR_DTYPE,
+                    "labels: expected %s [%lld], or vectors f32 or f64 [%lld,D], got %s",
+                    any_integers ? "u8, i32 or i64" : "i32", (long long)batch, (long long)batch, got);
+}
+
 static dm_status check_signal(const dm_scheduler *scheduler, const mixture_kind *mixture,
                               const dm_tensor *t) {
     for (int64_t i = 0; mixture->needs_signal && i < t->shape[0]; i++) {

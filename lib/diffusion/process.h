@@ -80,6 +80,13 @@ dmi_posterior dmi_posterior_at(const dm_scheduler *scheduler, int32_t t);
 
 /* i32 or i64 [batch] or [1], each 0..T-1: INVALID_ARGUMENT, DTYPE, SHAPE. */
 dm_status dmi_check_timesteps(const dm_scheduler *scheduler, const dm_tensor *t, int64_t batch);
+/* What a network can be conditioned on, for those who do not know it: class numbers i32 [batch]
+ * (any_integers: also u8 and i64), or vectors f32 or f64 [batch,D], D >= 1. DTYPE, SHAPE. */
+dm_status dmi_check_labels(const dm_tensor *labels, int64_t batch, int any_integers);
+/* Of checked ones; NULL: no. */
+static inline int dmi_labels_are_vectors(const dm_tensor *labels) {
+    return labels != NULL && labels->rank == 2;
+}
 int32_t dmi_timestep_of(const dm_tensor *t, int64_t sample);
 
 static inline int dmi_variance_is_learned(dm_variance_type type) {

@@ -199,6 +199,15 @@ dmi_value dmi_build_label_input(dmi_builder *builder, int32_t num_classes) {
     return v;
 }
 
+dmi_value dmi_build_label_vector(dmi_builder *builder, int32_t width) {
+    dmi_value v = dmi_build_node(builder, DMI_OP_INPUT, -1, -1, -1, -1, -1, &(dmi_attr){.out_c = width});
+    if (builder->net) {
+        builder->net->label_node = v;
+        builder->net->label_width = width;
+    }
+    return v;
+}
+
 dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,
                                    double frequency_shift) {
     dmi_attr attr = {.out_c = dim, .flip_sin_cos = flip_sin_cos, .frequency_shift = frequency_shift};

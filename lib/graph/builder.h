@@ -34,7 +34,10 @@ void dmi_builder_describe(dmi_builder *builder, const char *text);
 
 dmi_value dmi_build_input(dmi_builder *builder, int32_t channels, int is_image);
 dmi_value dmi_build_time_input(dmi_builder *builder);
+/* The condition besides t, which a network has once at most: a class number, or a vector of `width` numbers.
+ */
 dmi_value dmi_build_label_input(dmi_builder *builder, int32_t num_classes);
+dmi_value dmi_build_label_vector(dmi_builder *builder, int32_t width);
 
 /* Sinusoidal embedding of t, [dim]. */
 dmi_value dmi_build_time_embedding(dmi_builder *builder, dmi_value t, int32_t dim, int flip_sin_cos,

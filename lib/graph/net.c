@@ -22,6 +22,9 @@ int32_t dm_net_num_params(const dm_net *net) {
 int32_t dm_net_num_classes(const dm_net *net) {
     return net ? net->num_classes : 0;
 }
+int32_t dm_net_label_width(const dm_net *net) {
+    return net ? net->label_width : 0;
+}
 int32_t dm_net_in_channels(const dm_net *net) {
     return net ? net->in_channels : 0;
 }

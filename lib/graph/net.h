@@ -46,7 +46,8 @@ struct dm_net {
     _Atomic uint64_t version; /* grows with every change of the weights: dmi_net_touch() */
     int32_t input_node, time_node, label_node, output_node; /* -1: absent */
     int32_t in_channels, out_channels, num_classes;
-    int32_t is_image;      /* 0: input is [B,D] */
+    int32_t label_width; /* numbers of a label that is a vector, 0: it is a class number, or there is none */
+    int32_t is_image;    /* 0: input is [B,D] */
     int32_t out_is_vector; /* 1: output of an image is [B,D]: a classifier */
     int32_t needs_labels;  /* 1: classes have no null class */
     int32_t size_multiple; /* H and W must be multiples of this */

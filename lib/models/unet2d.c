@@ -295,6 +295,17 @@ static dmi_value project(unet *u, dmi_value t, int32_t *frequencies) {
     return dmi_build_time_embedding(u->b, t, c, o->flip_sin_to_cos, o->freq_shift);
 }
 
+/* A class's vector as wide as that of the time, or DMI_NO_VALUE. */
+static dmi_value class_vector(unet *u, int32_t *frequencies) {
+    const dm_unet2d_options *o = u->o;
+    if (o->class_embed_type == DM_UNET2D_CLASS_IDENTITY) return dmi_build_label_vector(u->b, u->emb_dim);
+    if (!o->num_class_embeds) return DMI_NO_VALUE;
+    const dmi_value label = dmi_build_label_input(u->b, o->num_class_embeds);
+    if (o->class_embed_type == DM_UNET2D_CLASS_TIMESTEP)
+        return embedding_mlp(u, project(u, label, frequencies), projected_width(o), "class_embedding");
+    return dmi_build_embedding(u->b, label, o->num_class_embeds, u->emb_dim, "class_embedding");
+}
+
 /* act(time vector + class vector). *t: the time. */
 static dmi_value conditioning(unet *u, dmi_value *t) {
     const dm_unet2d_options *o = u->o;
@@ -303,14 +314,8 @@ static dmi_value conditioning(unet *u, dmi_value *t) {
     *t = dmi_build_time_input(u->b);
     u->emb_dim = o->time_embedding_dim ? o->time_embedding_dim : 4 * o->block_out_channels[0];
     dmi_value emb = embedding_mlp(u, project(u, *t, &frequencies), width, "time_embedding");
-    if (o->num_class_embeds) {
-        dmi_value label = dmi_build_label_input(u->b, o->num_class_embeds), y;
-        if (o->class_embed_type == DM_UNET2D_CLASS_TIMESTEP)
-            y = embedding_mlp(u, project(u, label, &frequencies), width, "class_embedding");
-        else
-            y = dmi_build_embedding(u->b, label, o->num_class_embeds, u->emb_dim, "class_embedding");
-        emb = dmi_build_add(u->b, emb, y, DMI_ACT_NONE);
-    }
+    const dmi_value y = class_vector(u, &frequencies);
+    if (y != DMI_NO_VALUE) emb = dmi_build_add(u->b, emb, y, DMI_ACT_NONE);
     return dmi_build_activation(u->b, emb, o->act_fn);
 }
 

@@ -100,7 +100,8 @@ static void read_conditioning(dmi_json_reader *r, dm_unet2d_options *o) {
         [DM_UNET2D_TIME_LEARNED] = "learned"};
     static const char *const ways[] = {NULL, [DM_UNET2D_CONDITIONING_SHIFT] = "default",
                                        [DM_UNET2D_CONDITIONING_SCALE_SHIFT] = "scale_shift"};
-    static const char *const classes[] = {NULL, NULL, [DM_UNET2D_CLASS_TIMESTEP] = "timestep"};
+    static const char *const classes[] = {
+        NULL, NULL, [DM_UNET2D_CLASS_TIMESTEP] = "timestep", [DM_UNET2D_CLASS_IDENTITY] = "identity"};
     o->time_embedding_type =
         dmi_json_get_choice(r, "time_embedding_type", times, 4, DM_UNET2D_TIME_POSITIONAL);
     o->time_embedding_dim = dmi_json_get_int(r, "time_embedding_dim", 1, 65536, 0);
@@ -109,7 +110,7 @@ static void read_conditioning(dmi_json_reader *r, dm_unet2d_options *o) {
     o->num_train_timesteps = dmi_json_get_int(r, "num_train_timesteps", 1, DMI_UNET2D_MAX_ROWS, 0);
     o->resnet_time_scale_shift =
         dmi_json_get_choice(r, "resnet_time_scale_shift", ways, 3, DM_UNET2D_CONDITIONING_SHIFT);
-    o->class_embed_type = dmi_json_get_choice(r, "class_embed_type", classes, 3, DM_UNET2D_CLASS_TABLE);
+    o->class_embed_type = dmi_json_get_choice(r, "class_embed_type", classes, 4, DM_UNET2D_CLASS_TABLE);
     o->num_class_embeds = dmi_json_get_int(r, "num_class_embeds", 1, DMI_UNET2D_MAX_ROWS, 0);
     /* Labels that are embedded like t have no table to limit them. */
     if (o->class_embed_type == DM_UNET2D_CLASS_TIMESTEP && o->num_class_embeds == 0)
@@ -190,10 +191,10 @@ static void write_first_keys(const dm_unet2d_options *o, dmi_json_writer *w) {
     put_int_or_null(w, "attn_norm_num_groups", o->attn_norm_num_groups);
     dmi_json_put_ints(w, "block_out_channels", o->block_out_channels, o->num_levels);
     dmi_json_put_bool(w, "center_input_sample", o->center_input_sample);
-    if (o->class_embed_type == DM_UNET2D_CLASS_TIMESTEP)
-        dmi_json_put_string(w, "class_embed_type", "timestep");
-    else
+    if (o->class_embed_type == DM_UNET2D_CLASS_TABLE)
         dmi_json_put_null(w, "class_embed_type");
+    else
+        dmi_json_put_string(w, "class_embed_type", dm_unet2d_class_name(o->class_embed_type));
     put_blocks(w, "down_block_types", down_names, o->down_block_types, o->num_levels);
     dmi_json_put_int(w, "downsample_padding", o->downsample_padding);
     dmi_json_put_string(w, "downsample_type", dm_unet2d_resample_name(o->downsample_type));

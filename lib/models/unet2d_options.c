@@ -70,8 +70,10 @@ static const name resample_names[] = {
 static const name conditioning_names[] = {{DM_UNET2D_CONDITIONING_SHIFT, "default"},
                                           {DM_UNET2D_CONDITIONING_SCALE_SHIFT, "scale_shift"},
                                           {0, NULL}};
-static const name class_names[] = {
-    {DM_UNET2D_CLASS_TABLE, "table"}, {DM_UNET2D_CLASS_TIMESTEP, "timestep"}, {0, NULL}};
+static const name class_names[] = {{DM_UNET2D_CLASS_TABLE, "table"},
+                                   {DM_UNET2D_CLASS_TIMESTEP, "timestep"},
+                                   {DM_UNET2D_CLASS_IDENTITY, "identity"},
+                                   {0, NULL}};
 
 static const char *name_of(const name *names, int32_t value) {
     for (; names->text; names++)
@@ -145,7 +147,7 @@ static const field fields[] = {
     FIELD(time_embedding_dim, 0, 65536),
     FIELD(flip_sin_to_cos, 0, 1),
     FIELD(num_train_timesteps, 0, DMI_UNET2D_MAX_ROWS),
-    FIELD(class_embed_type, DM_UNET2D_CLASS_TABLE, DM_UNET2D_CLASS_TIMESTEP),
+    FIELD(class_embed_type, DM_UNET2D_CLASS_TABLE, DM_UNET2D_CLASS_IDENTITY),
     FIELD(num_class_embeds, 0, DMI_UNET2D_MAX_ROWS),
     FIELD(center_input_sample, 0, 1),
 };

@@ -42,7 +42,7 @@ struct dm_sampler {
     dmi_workspace input;   /* f32 [chunk or 2 * chunk, ...]: the network's, where it is not x_t itself */
     dmi_workspace output;  /* f32 [chunk or 2 * chunk, ...]: the network's */
     dmi_workspace t;       /* f32 [chunk or 2 * chunk] */
-    dmi_workspace labels;  /* i32 [chunk or 2 * chunk] */
+    dmi_workspace labels;  /* i32 [chunk or 2 * chunk], or f32 [that,D] */
     dmi_workspace history; /* f32 [buffers of the algorithm, N, ...] */
     dmi_workspace scratch; /* f32 [chunk, 3, ...]: |x0|, output and noise, and f64 [chunk]: thresholding */
     dmi_workspace limits;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "diffusion/elements.h"
 #include "random/random.h"
 #include "samplers/sampling.h"
 
@@ -179,17 +180,47 @@ static void double_channels(dm_tensor *view) {
     dmi_tensor_view(view, view->data, DM_DTYPE_F32, view->rank, shape);
 }
 
-static void fill_t_and_labels(const dmi_sampling *run) {
-    float *t = run->sampler->t.data;
+/* The null vector is zeros. */
+static void fill_label_vectors(const dmi_sampling *run) {
+    const dm_tensor *given = run->labels;
+    const int64_t size = dmi_sampling_label_size(run);
+    float *to = run->sampler->labels.data;
+    for (int64_t row = 0; row < run->images; row++) {
+        const int64_t at = dmi_sampling_image(run, row) * given->strides[0];
+        for (int64_t i = 0; i < size; i++)
+            *to++ = (float)dmi_get(dmi_numbers_of(given), at + i * given->strides[1]);
+    }
+    memset(to, 0, (size_t)((run->rows - run->images) * size) * sizeof(float));
+}
+
+static void fill_labels(const dmi_sampling *run) {
     int32_t *labels = run->sampler->labels.data;
-    for (int64_t row = 0; row < run->rows; row++)
-        t[row] = (float)dmi_sampling_point(run, row % run->images)->t;
-    if (!run->labels) return;
     const int32_t *given = run->labels->data;
     const int64_t stride = run->labels->strides[0];
     for (int64_t row = 0; row < run->rows; row++)
         labels[row] = row < run->images ? given[dmi_sampling_image(run, row) * stride]
                                         : run->sampler->options.null_label;
+}
+
+static void fill_t_and_labels(const dmi_sampling *run) {
+    float *t = run->sampler->t.data;
+    for (int64_t row = 0; row < run->rows; row++)
+        t[row] = (float)dmi_sampling_point(run, row % run->images)->t;
+    if (dmi_labels_are_vectors(run->labels))
+        fill_label_vectors(run);
+    else if (run->labels)
+        fill_labels(run);
+}
+
+/* The labels of the first `rows` rows of a call, in `view`; NULL when the run has none. */
+static const dm_tensor *view_labels(const dmi_sampling *run, int64_t rows, dm_tensor *view) {
+    const int64_t shape[2] = {rows, dmi_sampling_label_size(run)};
+    if (!run->labels) return NULL;
+    if (dmi_labels_are_vectors(run->labels))
+        dmi_tensor_view(view, run->sampler->labels.data, DM_DTYPE_F32, 2, shape);
+    else
+        dmi_tensor_view(view, run->sampler->labels.data, DM_DTYPE_I32, 1, shape);
+    return view;
 }
 
 /* Block of the network's input: scaled, and twice in guided runs. */
@@ -216,9 +247,8 @@ static dm_status guide_by_classifier(dmi_sampling *run, float *input) {
     dm_tensor gradient = dmi_sampling_view(run, sampler->gradient.data, run->images);
     if (!sampler->options.guide) return DM_OK;
     dmi_tensor_view(&t, sampler->t.data, DM_DTYPE_F32, 1, &run->images);
-    if (run->labels) dmi_tensor_view(&labels, sampler->labels.data, DM_DTYPE_I32, 1, &run->images);
-    const int32_t result =
-        sampler->options.guide(&x, &t, run->labels ? &labels : NULL, &gradient, sampler->options.guide_user);
+    const int32_t result = sampler->options.guide(&x, &t, view_labels(run, run->images, &labels), &gradient,
+                                                  sampler->options.guide_user);
     if (result == 0) return DM_OK;
     return dmi_fail(DM_ERROR_CALLBACK, "guide: returned %d at step %d (timestep %d), images %lld..%lld",
                     (int)result, (int)run->index, (int)dmi_sampling_point(run, 0)->timestep,
@@ -235,9 +265,8 @@ static dm_status denoise(dmi_sampling *run) {
     output = dmi_sampling_view(run, sampler->output.data, run->rows);
     if (run->out_size > run->size) double_channels(&output);
     dmi_tensor_view(&t, sampler->t.data, DM_DTYPE_F32, 1, &run->rows);
-    if (run->labels) dmi_tensor_view(&labels, sampler->labels.data, DM_DTYPE_I32, 1, &run->rows);
     const int32_t result =
-        sampler->denoise(&x, &t, run->labels ? &labels : NULL, &output, sampler->denoise_user);
+        sampler->denoise(&x, &t, view_labels(run, run->rows, &labels), &output, sampler->denoise_user);
     if (result == 0) return guide_by_classifier(run, input);
     if (sampler->hooks.prepare || sampler->hooks.destroy) return result;
     return dmi_fail(DM_ERROR_CALLBACK, "denoise: returned %d at step %d (timestep %d), images %lld..%lld",

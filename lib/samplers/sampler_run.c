@@ -136,11 +136,11 @@ static dm_status check_tensors(const dm_sampler *sampler, const dm_tensor *seeds
         return dmi_fail(DM_ERROR_SHAPE, "out: expected f32 [N,C,H,W] or [N,D], got %s", got);
     }
     if (seeds) DM_TRY(dmi_tensor_check(seeds, "seeds", DM_DTYPE_I64, 1, out->shape));
-    if (labels) DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, out->shape));
+    if (labels) DM_TRY(dmi_check_labels(labels, out->shape[0], 0));
     if (!labels && sampler->options.guidance_scale != 1.0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
-                        "labels: expected i32 [%lld] with guidance_scale %g, got NULL",
-                        (long long)out->shape[0], sampler->options.guidance_scale);
+                        "labels: expected i32 [%lld] or f32 [%lld,D] with guidance_scale %g, got NULL",
+                        (long long)out->shape[0], (long long)out->shape[0], sampler->options.guidance_scale);
     if (sampler->options.inpaint_image) {
         DM_TRY(dmi_tensor_check_contiguous(sampler->options.inpaint_image, "options.inpaint_image",
                                            DM_DTYPE_F32, out->rank, out->shape));
@@ -202,7 +202,9 @@ static dm_status prepare(dmi_sampling *run) {
         DM_TRY(dmi_sampling_reserve(context, &sampler->jumps,
                                     1 + sampler->scheduler->num_timesteps / sampler->options.jump_length,
                                     sizeof(int32_t)));
-    if (run->labels) DM_TRY(dmi_sampling_reserve(context, &sampler->labels, rows, sizeof(int32_t)));
+    if (run->labels)
+        DM_TRY(dmi_sampling_reserve(context, &sampler->labels, rows * dmi_sampling_label_size(run),
+                                    sizeof(float)));
     if (sampler->options.progress)
         DM_TRY(dmi_sampling_reserve(context, &sampler->x0_pred, run->count * run->size, sizeof(float)));
     if (sampler->hooks.prepare)

@@ -19,7 +19,7 @@ typedef struct dmi_own_run {
 typedef struct dmi_sampling {
     dm_sampler *sampler;
     const dm_tensor *seeds;
-    const dm_tensor *labels; /* or NULL */
+    const dm_tensor *labels; /* [count] or [count,D], or NULL */
     const dm_tensor *out;    /* for its shape */
     float *x;                /* [count][size], the data of out */
     int64_t count, size;     /* images, elements of one */
@@ -39,6 +39,11 @@ typedef struct dmi_sampling {
         rows; /* of the current network call: its first image (or active one), images, rows of the tensors */
     _Atomic int64_t bad_row; /* lowest row with a number that is not finite; rows: none */
 } dmi_sampling;
+
+/* Numbers of a label. */
+static inline int64_t dmi_sampling_label_size(const dmi_sampling *run) {
+    return dmi_labels_are_vectors(run->labels) ? run->labels->shape[1] : 1;
+}
 
 /* The image of a row of the current network call, its step and its point. */
 static inline int64_t dmi_sampling_image(const dmi_sampling *run, int64_t row) {

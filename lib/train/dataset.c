@@ -1,5 +1,7 @@
 #include <string.h>
 
+#include "diffusion/elements.h"
+#include "diffusion/process.h"
 #include "random/random.h"
 #include "train/train.h"
 
@@ -14,11 +16,8 @@ static int64_t label_at(const dm_tensor *labels, int64_t image) {
 
 static dm_status check_labels(const dm_tensor *labels, int64_t size) {
     dm_status status = DM_OK;
-    DM_TRY(dmi_tensor_check(labels, "labels", 0, 1, &size));
-    if (labels->dtype != DM_DTYPE_U8 && labels->dtype != DM_DTYPE_I32 && labels->dtype != DM_DTYPE_I64) {
-        return dmi_fail(DM_ERROR_DTYPE, "labels: expected u8, i32 or i64, got %s",
-                        dm_dtype_name(labels->dtype));
-    }
+    DM_TRY(dmi_check_labels(labels, size, 1));
+    if (dmi_labels_are_vectors(labels)) return DM_OK;
     for (int64_t i = 0; i < size; i++) {
         const int64_t label = label_at(labels, i);
         if (label >= 0 && label <= INT32_MAX) continue;
@@ -166,13 +165,20 @@ static void copy_image(const dm_dataset *data, int64_t image, float *out) {
     }
 }
 
+static void copy_vector(const dm_tensor *labels, int64_t image, float *out) {
+    const dmi_numbers numbers = dmi_numbers_of(labels);
+    for (int64_t i = 0; i < labels->shape[1]; i++)
+        out[i] = (float)dmi_get(numbers, image * labels->strides[0] + i * labels->strides[1]);
+}
+
 /* One batch; order NULL: the images' own. */
 typedef struct gather {
     const dm_dataset *data;
     const int32_t *order;
     int64_t start, numel;
     float *x0;
-    int32_t *labels;
+    int32_t *classes; /* NULL: not wanted, as */
+    float *vectors;
 } gather;
 
 static void gather_image(void *arg, int64_t block, int32_t worker) {
@@ -180,7 +186,9 @@ static void gather_image(void *arg, int64_t block, int32_t worker) {
     const int64_t image = g->order != NULL ? g->order[g->start + block] : g->start + block;
     (void)worker;
     copy_image(g->data, image, g->x0 + block * g->numel);
-    if (g->labels != NULL) g->labels[block] = (int32_t)label_at(&g->data->labels, image);
+    const dm_tensor *labels = &g->data->labels;
+    if (g->classes != NULL) g->classes[block] = (int32_t)label_at(labels, image);
+    if (g->vectors != NULL) copy_vector(labels, image, g->vectors + block * labels->shape[1]);
 }
 
 static void read_batch(const dm_dataset *data, const int32_t *order, int64_t start, dm_tensor *x0,
@@ -189,13 +197,42 @@ static void read_batch(const dm_dataset *data, const int32_t *order, int64_t sta
                 .order = order,
                 .start = start,
                 .numel = data->shape[0] * data->shape[1] * data->shape[2],
-                .x0 = x0->data,
-                .labels = labels != NULL ? labels->data : NULL};
+                .x0 = x0->data};
+    if (labels != NULL && dmi_dataset_label_width(data) > 0)
+        g.vectors = labels->data;
+    else if (labels != NULL)
+        g.classes = labels->data;
     dmi_parallel(data->context, x0->shape[0], gather_image, &g);
 }
 
 void dmi_dataset_read(const dm_dataset *data, int64_t start, dm_tensor *x0, dm_tensor *labels) {
     read_batch(data, NULL, start, x0, labels);
+}
+
+/* A callback's are of the kind that it is asked for. */
+static dm_status check_batch_labels(const dm_dataset *data, const dm_tensor *labels, int64_t batch) {
+    const int64_t width = dmi_dataset_label_width(data), shape[2] = {batch, width > 0 ? width : DMI_ANY};
+    const int is_vector = data->next != NULL ? labels->dtype == DM_DTYPE_F32 : width > 0;
+    if (!dmi_dataset_has_labels(data)) {
+        return dmi_fail(DM_ERROR_STATE, "labels: expected NULL with a data set without labels, got a tensor");
+    }
+    return dmi_tensor_check_contiguous(labels, "labels", is_vector ? DM_DTYPE_F32 : DM_DTYPE_I32,
+                                       is_vector ? 2 : 1, shape);
+}
+
+dm_status dmi_dataset_check_labels(const dm_dataset *data, const char *name, int32_t width) {
+    const int64_t own = dmi_dataset_label_width(data);
+    if (data->labels.data == NULL || own == width) return DM_OK;
+    if (own == 0) {
+        return dmi_fail(DM_ERROR_SHAPE, "%s: expected vectors of %d numbers as labels, got class numbers",
+                        name, (int)width);
+    }
+    if (width == 0) {
+        return dmi_fail(DM_ERROR_SHAPE, "%s: expected class numbers as labels, got vectors of %lld numbers",
+                        name, (long long)own);
+    }
+    return dmi_fail(DM_ERROR_SHAPE, "%s: expected vectors of %d numbers as labels, got %lld numbers", name,
+                    (int)width, (long long)own);
 }
 
 static dm_status check_batch(const dm_dataset *data, const dm_tensor *x0, const dm_tensor *labels) {
@@ -207,10 +244,7 @@ static dm_status check_batch(const dm_dataset *data, const dm_tensor *x0, const 
         return dmi_fail(DM_ERROR_SHAPE, "x0: expected a batch of 1..%lld images, got %lld",
                         (long long)data->size, (long long)x0->shape[0]);
     }
-    if (labels != NULL) DM_TRY(dmi_tensor_check_contiguous(labels, "labels", DM_DTYPE_I32, 1, x0->shape));
-    if (labels != NULL && !dmi_dataset_has_labels(data)) {
-        return dmi_fail(DM_ERROR_STATE, "labels: expected NULL with a data set without labels, got a tensor");
-    }
+    if (labels != NULL) DM_TRY(check_batch_labels(data, labels, x0->shape[0]));
 done:
     return status;
 }

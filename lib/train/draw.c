@@ -1,6 +1,8 @@
 /* What a training step draws: timesteps or noise levels, noise, dropped labels. Everything is a function of
  * (seed, purpose, step, image of the step); batches of one step continue each other, however it is cut into
  * batches. */
+#include <string.h>
+
 #include "random/random.h"
 #include "train/train.h"
 
@@ -65,12 +67,17 @@ void dmi_draw_t(dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t fir
     }
 }
 
-/* Ho and Salimans 2022, section 3.1: the label becomes the null class with probability label_dropout. */
+/* Ho and Salimans 2022, section 3.1: the label becomes the null class, or its vector zeros, with probability
+ * label_dropout. */
 void dmi_drop_labels(dm_trainer *trainer, int64_t step, int64_t first_image) {
     const draw d = begin_draw(trainer, DMI_PURPOSE_LABEL_DROPOUT, step, first_image);
-    int32_t *labels = trainer->net_labels->data;
+    const int64_t width = trainer->net->label_width;
     for (int64_t i = 0; i < trainer->shape[0]; i++) {
         const double u = dmi_philox_word(d.seed, d.stream, (uint64_t)(first_image + i)) * 0x1p-32;
-        if (u < trainer->options.label_dropout) labels[i] = -1;
+        if (u >= trainer->options.label_dropout) continue;
+        if (width > 0)
+            memset((float *)trainer->net_labels->data + i * width, 0, (size_t)width * sizeof(float));
+        else
+            ((int32_t *)trainer->net_labels->data)[i] = -1;
     }
 }

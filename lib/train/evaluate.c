@@ -115,7 +115,7 @@ static dm_status check_batch(const dm_scheduler *scheduler, const dm_tensor *x0,
     DM_TRY(dmi_tensor_check(x0, "x0", DM_DTYPE_F32, -1, NULL));
     if (x0->rank < 2 || x0->rank >= DM_TENSOR_MAX_RANK)
         return dmi_fail(DM_ERROR_SHAPE, "x0: expected [B,C,H,W] or [B,D], got rank %d", (int)x0->rank);
-    if (labels) DM_TRY(dmi_tensor_check(labels, "labels", DM_DTYPE_I32, 1, x0->shape));
+    if (labels) DM_TRY(dmi_check_labels(labels, x0->shape[0], 0));
     shape[0] = T;
     for (int32_t k = 0; k < x0->rank; k++) shape[k + 1] = x0->shape[k];
     if (noise) DM_TRY(dmi_tensor_check_contiguous(noise, "noise", DM_DTYPE_F32, x0->rank + 1, shape));

@@ -12,8 +12,8 @@ typedef struct dmi_evaluation {
     dm_session *session;
     int64_t num_images;
     int has_labels;
-    dm_tensor *images, *all_labels; /* a whole batch [B,C,H,W] f32, [B] i32 */
-    dm_tensor x0, labels;           /* the last batch read, as the network sees it; [B] */
+    dm_tensor *images, *all_labels; /* a whole batch [B,C,H,W] f32, [B] i32 or [B,D] f32 */
+    dm_tensor x0, labels;           /* the last batch read, as the network sees it */
     dm_status status;               /* of the last network call */
 } dmi_evaluation;
 

@@ -29,12 +29,15 @@ static void view_batch(dmi_evaluation *e, int64_t batch) {
     const int64_t flat[2] = {batch, image[0] * image[1] * image[2]};
     dmi_tensor_view(&e->x0, e->images->data, DM_DTYPE_F32, e->net->is_image ? 4 : 2,
                     e->net->is_image ? shape : flat);
-    dmi_tensor_view(&e->labels, e->all_labels->data, DM_DTYPE_I32, 1, &batch);
+    const dm_tensor *all = e->all_labels;
+    dmi_tensor_view(&e->labels, all->data, all->dtype, all->rank, (int64_t[]){batch, all->shape[1]});
 }
 
 static dm_status check_data(const dmi_evaluation *e) {
     const int64_t *image = e->data->shape;
     const int64_t channels = e->net->is_image ? image[0] : image[0] * image[1] * image[2];
+    if (channels == e->net->in_channels && e->net->label_node >= 0)
+        return dmi_dataset_check_labels(e->data, "data", e->net->label_width);
     if (channels == e->net->in_channels) return DM_OK;
     return dmi_fail(DM_ERROR_SHAPE, "data: expected images of the network's %d inputs, got [%lld,%lld,%lld]",
                     (int)e->net->in_channels, (long long)image[0], (long long)image[1], (long long)image[2]);
@@ -44,6 +47,9 @@ static dm_status create(dmi_evaluation *e) {
     dm_status status = DM_OK;
     const int64_t *image = e->data->shape;
     const int64_t shape[4] = {e->options.batch, image[0], image[1], image[2]};
+    const int64_t width = e->data->next != NULL ? e->net->label_width : dmi_dataset_label_width(e->data);
+    const int64_t label_shape[2] = {e->options.batch, width};
+    const int vectors = width > 0;
     dm_session_options options;
     dm_session_options_init(&options, sizeof options);
     options.batch = e->options.batch;
@@ -52,7 +58,8 @@ static dm_status create(dmi_evaluation *e) {
     options.storage_dtype = e->options.storage_dtype;
     DM_TRY(dm_session_create(e->net, &options, &e->session));
     DM_TRY(dm_tensor_create(e->net->context, DM_DTYPE_F32, 4, shape, &e->images));
-    DM_TRY(dm_tensor_create(e->net->context, DM_DTYPE_I32, 1, shape, &e->all_labels));
+    DM_TRY(dm_tensor_create(e->net->context, vectors ? DM_DTYPE_F32 : DM_DTYPE_I32, vectors ? 2 : 1,
+                            label_shape, &e->all_labels));
     view_batch(e, e->options.batch);
 done:
     return status;
@@ -64,7 +71,7 @@ dm_status dmi_evaluation_begin(dmi_evaluation *e, const dm_net *net, dm_dataset 
     if (net == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "net: expected a network, got NULL");
     if (data == NULL) return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "data: expected a data set, got NULL");
     *e = (dmi_evaluation){
-        .net = net, .data = data, .has_labels = net->num_classes > 0 && dmi_dataset_has_labels(data)};
+        .net = net, .data = data, .has_labels = net->label_node >= 0 && dmi_dataset_has_labels(data)};
     dm_evaluate_options_init(&e->options, sizeof e->options);
     if (options) DM_TRY(dmi_options_read(&e->options, sizeof e->options, options, "dm_evaluate_options"));
     DM_TRY(check_options(&e->options, T));
@@ -217,10 +224,11 @@ dm_status dm_evaluate_classifier(const dm_net *net, const dm_scheduler *schedule
     DM_TRY(dmi_evaluation_begin(&e, net, data, options,
                                 scheduler ? dm_scheduler_num_train_timesteps(scheduler) : 1));
     const int64_t classes[2] = {net->out_channels, net->out_channels};
-    if (e.session->output_shape.h * e.session->output_shape.w != 1 || net->num_classes > 0)
+    if (e.session->output_shape.h * e.session->output_shape.w != 1 || net->label_node >= 0)
         DM_TRY(dmi_fail(DM_ERROR_UNSUPPORTED, "net: expected a classifier, got %s", net->architecture));
     if (!dmi_dataset_has_labels(data))
         DM_TRY(dmi_fail(DM_ERROR_STATE, "data: expected labels, got a data set without"));
+    DM_TRY(dmi_dataset_check_labels(data, "data", 0));
     if (confusion) DM_TRY(dmi_tensor_check_contiguous(confusion, "confusion", DM_DTYPE_I64, 2, classes));
     if (class_accuracy)
         DM_TRY(dmi_tensor_check_contiguous(class_accuracy, "class_accuracy", DM_DTYPE_F64, 1, classes));

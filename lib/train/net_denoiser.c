@@ -9,13 +9,15 @@ typedef struct net_denoiser {
     const dm_net *net;
     dm_session *session; /* NULL before the first run */
     dm_dtype storage;
-    int drops_labels; /* they are for the guide alone */
+    int has_guide;
     int64_t batch, height, width;
     int32_t halves; /* of the output's channels: 2 with a learned variance */
 } net_denoiser;
 
+/* A network that takes no classes leaves them to the guide. */
 static const dm_tensor *labels_of(const net_denoiser *d, const dm_tensor *labels) {
-    return d->drops_labels ? NULL : labels;
+    const int takes = d->net->label_width > 0 ? dmi_labels_are_vectors(labels) : d->net->num_classes > 0;
+    return d->has_guide && !takes ? NULL : labels;
 }
 
 static dm_status prepare(void *user, const dm_tensor *labels, int64_t batch, int64_t channels, int64_t height,
@@ -76,7 +78,7 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
         dm_status status = dmi_options_read(&checked, sizeof checked, options, "dm_sampler_options");
         if (status) return status;
     }
-    if (checked.guidance_scale != 1.0 && net->num_classes == 0)
+    if (checked.guidance_scale != 1.0 && net->label_node < 0)
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.guidance_scale: expected 1 for a network without classes, got %g",
                         checked.guidance_scale);
@@ -87,7 +89,7 @@ dm_status dm_sampler_create_net(dm_context *context, const dm_scheduler *schedul
     d->net = net;
     d->storage = checked.storage_dtype;
     checked.storage_dtype = 0;
-    d->drops_labels = checked.guide && net->num_classes == 0;
+    d->has_guide = checked.guide != NULL;
     d->halves = scheduler && dmi_variance_is_learned(scheduler->options.variance_type) ? 2 : 1;
     status = dm_sampler_create(context, scheduler, denoise, d, &checked, out);
     if (status) {

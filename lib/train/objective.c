@@ -85,9 +85,9 @@ static dm_status init_classify(dm_trainer *trainer, const dm_trainer_options *op
     if (process_of(trainer->scheduler) != DM_PROCESS_DISCRETE)
         return dmi_fail(DM_ERROR_UNSUPPORTED,
                         "scheduler: a classifier trains on clean images (NULL) or on the discrete process");
-    if (trainer->net->num_classes > 0)
-        return dmi_fail(DM_ERROR_UNSUPPORTED, "net: expected a network without class labels as input, got %d",
-                        (int)trainer->net->num_classes);
+    if (trainer->net->label_node >= 0)
+        return dmi_fail(DM_ERROR_UNSUPPORTED,
+                        "net: expected a network without labels as input, got one with");
     if (!(options->label_smoothing >= 0 && options->label_smoothing <= 1))
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.label_smoothing: expected a number in [0, 1], got %g",
@@ -322,7 +322,7 @@ dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_t
                             double *loss) {
     dm_status status = DM_OK;
     dmi_objective *o = &trainer->objective;
-    const dm_tensor *labels = trainer->net->num_classes > 0 ? trainer->net_labels : NULL;
+    const dm_tensor *labels = trainer->net->label_node >= 0 ? trainer->net_labels : NULL;
     DM_TRY(make_input(trainer, x0, noise));
     const dm_tensor x_t = dmi_trainer_net_view(trainer, trainer->x_t);
     dm_tensor out = dmi_trainer_out_view(trainer, trainer->out);

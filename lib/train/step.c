@@ -29,8 +29,15 @@ done:
     return status;
 }
 
+static dm_status take_label_vectors(dm_trainer *trainer, const dm_tensor *labels) {
+    if (labels == NULL) return dm_tensor_fill(trainer->net_labels, 0.0);
+    const dm_status status = dmi_net_check_labels(trainer->net, labels, trainer->shape[0]);
+    return status == DM_OK ? dm_tensor_copy(labels, trainer->net_labels) : status;
+}
+
 static dm_status take_labels(dm_trainer *trainer, const dm_tensor *labels) {
     dm_status status = DM_OK;
+    if (trainer->net->label_width > 0) return take_label_vectors(trainer, labels);
     int32_t *net_labels = trainer->net_labels->data;
     const int classifies = trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY, lowest = classifies ? 0 : -1;
     const int32_t classes = classifies ? trainer->net->out_channels : trainer->net->num_classes;
@@ -175,7 +182,7 @@ dm_status dm_trainer_step(dm_trainer *trainer, const dm_tensor *x0, const dm_ten
 /* ---- held-out data ---- */
 
 int dmi_trainer_wants_labels(const dm_trainer *trainer, const dm_dataset *data) {
-    const int uses = trainer->net->num_classes > 0 || trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY;
+    const int uses = trainer->net->label_node >= 0 || trainer->objective.kind == DMI_OBJECTIVE_CLASSIFY;
     return uses && dmi_dataset_has_labels(data);
 }
 
@@ -192,7 +199,8 @@ dm_status dmi_trainer_check_data(const dm_trainer *trainer, const char *name, co
         return dmi_fail(DM_ERROR_SHAPE, "%s: expected at least a batch of %lld images, got %lld", name,
                         (long long)trainer->shape[0], (long long)data->size);
     }
-    return DM_OK;
+    if (!dmi_trainer_wants_labels(trainer, data)) return DM_OK;
+    return dmi_dataset_check_labels(data, name, trainer->net->label_width);
 }
 
 dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t batches, double *loss) {

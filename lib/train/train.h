@@ -42,7 +42,8 @@ dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, d
 /* ---- data ---- */
 struct dm_dataset {
     dm_context *context;
-    dm_tensor images, labels; /* views of the caller's memory: [N,C,H,W] and [N]; labels.data NULL: none */
+    dm_tensor images, labels; /* views of the caller's memory: [N,C,H,W], and [N] or [N,D]; labels.data NULL:
+                                 none */
     dm_next_batch_fn next;    /* NULL: in memory */
     void *user;
     uint64_t seed;
@@ -56,6 +57,12 @@ struct dm_dataset {
 static inline int dmi_dataset_has_labels(const dm_dataset *data) {
     return data->next != NULL || data->labels.data != NULL;
 }
+/* Numbers of a label of an in-memory set, 0: a class, or there are none. */
+static inline int64_t dmi_dataset_label_width(const dm_dataset *data) {
+    return data->labels.data != NULL && data->labels.rank == 2 ? data->labels.shape[1] : 0;
+}
+/* SHAPE when an in-memory set has labels that are no vectors of this width, with 0 no class numbers. */
+dm_status dmi_dataset_check_labels(const dm_dataset *data, const char *name, int32_t width);
 /* INVALID_ARGUMENT when the position is none of this data set. */
 dm_status dmi_dataset_seek(dm_dataset *data, int64_t epoch, int64_t offset);
 /* Images start..start+B-1 of an in-memory set in their own order; the position stays. */
@@ -87,7 +94,8 @@ struct dm_trainer {
     int64_t shape[4];               /* B,C,H,W of x0 */
     dm_tensor *x0, *noise, *x_t;    /* [B,C,H,W] f32; x_t: what the network sees */
     dm_tensor *target, *out;        /* like the output; target becomes its gradient */
-    dm_tensor *labels, *net_labels; /* [B] i32: as they came, after dropout */
+    dm_tensor *labels, *net_labels; /* [B] i32, or [B,D] f32 of a network that takes vectors: as they came,
+                                       after dropout */
     dm_tensor *t, *net_t;           /* [B] i32, f32 */
     double *block_sums;             /* of the loss */
     int64_t step;                   /* optimizer steps done */
@@ -121,7 +129,7 @@ int dmi_trainer_wants_labels(const dm_trainer *trainer, const dm_dataset *data);
 void dmi_draw_noise(dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image);
 void dmi_draw_t(dm_trainer *trainer, dmi_purpose what, int64_t step, int64_t first_image);
 void dmi_drop_labels(dm_trainer *trainer, int64_t step, int64_t first_image);
-/* A data set of the right image shape and of at least one batch: INVALID_ARGUMENT, SHAPE. */
+/* A data set of the right image and label shapes and of at least one batch: INVALID_ARGUMENT, SHAPE. */
 dm_status dmi_trainer_check_data(const dm_trainer *trainer, const char *name, const dm_dataset *data);
 
 /* ---- loss ---- */

@@ -62,7 +62,7 @@ static dm_status check_options(const dm_trainer_options *o, const dm_net *net) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.label_dropout: expected a number in [0, 1], got %g", o->label_dropout);
     }
-    if (o->label_dropout > 0 && net->num_classes == 0) {
+    if (o->label_dropout > 0 && net->label_node < 0) {
         return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                         "options.label_dropout: expected 0 with a network without classes, got %g",
                         o->label_dropout);
@@ -100,6 +100,13 @@ static dm_status set_shape(dm_trainer *trainer) {
     return DM_OK;
 }
 
+/* [B] i32, or [B,D] f32 of a network that takes vectors. */
+static dm_status create_labels(const dm_trainer *trainer, dm_tensor **out) {
+    const int64_t shape[2] = {trainer->shape[0], trainer->net->label_width};
+    return dm_tensor_create(trainer->context, shape[1] > 0 ? DM_DTYPE_F32 : DM_DTYPE_I32,
+                            shape[1] > 0 ? 2 : 1, shape, out);
+}
+
 static dm_status create_tensors(dm_trainer *trainer) {
     dm_status status = DM_OK;
     dm_context *context = trainer->context;
@@ -116,8 +123,8 @@ static dm_status create_tensors(dm_trainer *trainer) {
     for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
         DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 4, out_shape, outputs[i]));
     }
-    DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->labels));
-    DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->net_labels));
+    DM_TRY(create_labels(trainer, &trainer->labels));
+    DM_TRY(create_labels(trainer, &trainer->net_labels));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->t));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 1, trainer->shape, &trainer->net_t));
     const int64_t blocks = dmi_loss_blocks(trainer->shape[0] * trainer->numel);

@@ -779,6 +779,7 @@ _Static_assert(DM_UNET2D_CONDITIONING_SHIFT == 1, "value");
 _Static_assert(DM_UNET2D_CONDITIONING_SCALE_SHIFT == 2, "value");
 _Static_assert(DM_UNET2D_CLASS_TABLE == 1, "value");
 _Static_assert(DM_UNET2D_CLASS_TIMESTEP == 2, "value");
+_Static_assert(DM_UNET2D_CLASS_IDENTITY == 3, "value");
 
 /* A second declaration: a changed signature does not compile. */
 const char *dm_adm_attention_order_name(dm_adm_attention_order value);
@@ -887,6 +888,7 @@ int32_t dm_net_find_param(const dm_net *net, const char *name);
 const dm_tensor *dm_net_param(const dm_net *net, int32_t index);
 dm_status dm_net_set_param(dm_net *net, int32_t index, const dm_tensor *value);
 int32_t dm_net_num_classes(const dm_net *net);
+int32_t dm_net_label_width(const dm_net *net);
 int32_t dm_net_in_channels(const dm_net *net);
 int32_t dm_net_out_channels(const dm_net *net);
 dm_status dm_net_save(const dm_net *net, const char *path);

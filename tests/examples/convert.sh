@@ -41,6 +41,16 @@ run convert --from $process/ddpm.safetensors --to $process/there
     cmp a/samples.png b/samples.png
 done
 
+# The same network with vectors as labels, its table a tensor that nobody reads: they cannot be typed.
+LC_ALL=C sed -e 's/class_embedding.weight/scheduler.not_a_weight/g' -e 's/class_embed_type=1/class_embed_type=3/' \
+    model/ddpm.safetensors > vectors.safetensors
+run convert --from vectors.safetensors --to vectors --size 8
+grep -q '"class_embed_type": "identity"' vectors/config.json || die "another class_embed_type"
+refused sample 'vector of 32 numbers' --pretrained vectors --out e
+refused sample 'vector of 32 numbers' --pretrained vectors --class 1 --out e
+refused sample guidance --pretrained vectors --class none --guidance 2 --out e
+run sample --pretrained vectors --class none --steps 4 --count 2 --out e
+
 refused convert from --to x.safetensors
 refused convert sampler --from model/ddpm.safetensors --to there --sampler no_such
 refused convert edm --from model/ddpm.safetensors --to there --sampler edm

@@ -26,8 +26,11 @@ size_t fuzz_seed(int index, uint8_t *data, size_t capacity) {
         "\"up_block_types\":[\"UNetResAttnUpBlock2D\"],\"class_embed_type\":\"timestep\",\"sample_size\":[4,"
         "5],"
         "\"freq_shift\":0.125,\"act_fn\":\"swish\",\"mid_block_scale_factor\":1.41421356237}",
+        "{\"block_out_channels\":[8],\"down_block_types\":[\"DownBlock2D\"],\"up_block_types\":["
+        "\"UpBlock2D\"],"
+        "\"class_embed_type\":\"identity\",\"num_class_embeds\":4}",
         "{}"};
-    if (index >= 3 || strlen(texts[index]) > capacity) return 0;
+    if (index >= 4 || strlen(texts[index]) > capacity) return 0;
     memcpy(data, texts[index], strlen(texts[index]));
     return strlen(texts[index]);
 }

@@ -69,12 +69,16 @@ static inline void open_probe(probe *p, dm_net *net, int32_t batch, int32_t h, i
     p->out = new_tensor(DM_DTYPE_F64, rank_out, numel_out);
     p->g = new_tensor(DM_DTYPE_F64, rank_out, numel_out);
     p->t = new_tensor(DM_DTYPE_F64, 1, (int64_t[]){batch});
-    p->labels = new_tensor(DM_DTYPE_I32, 1, (int64_t[]){batch});
+    const int64_t label_shape[2] = {batch, net->label_width};
+    p->labels = new_tensor(net->label_width > 0 ? DM_DTYPE_F64 : DM_DTYPE_I32, net->label_width > 0 ? 2 : 1,
+                           label_shape);
+    if (net->label_width > 0) fill(p->labels, 3);
     fill(p->x, 1);
     fill(p->g, 2);
     for (int32_t b = 0; b < batch; b++) {
         ((double *)dm_tensor_data(p->t))[b] = 3.0 + 17.0 * b;
-        ((int32_t *)dm_tensor_data(p->labels))[b] = b % 3 - 1; /* the null class included */
+        if (net->label_width == 0)
+            ((int32_t *)dm_tensor_data(p->labels))[b] = b % 3 - 1; /* the null class included */
     }
 }
 

@@ -96,7 +96,7 @@ static void check_round_trip(const dm_unet2d_options *o, const dm_pretrained_sav
 /* Every option away from its default, each in turn. */
 static void test_round_trip_of_options(void **state) {
     (void)state;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 21; i++) {
         dm_unet2d_options o = small_options();
         switch (i) {
         case 0:
@@ -154,6 +154,9 @@ static void test_round_trip_of_options(void **state) {
             break;
         case 18:
             o.class_embed_type = DM_UNET2D_CLASS_TIMESTEP, o.num_class_embeds = 10;
+            break;
+        case 19:
+            o.class_embed_type = DM_UNET2D_CLASS_IDENTITY;
             break;
         default:
             o.center_input_sample = 1;
@@ -317,6 +320,9 @@ static void test_defaults(void **state) {
     assert_int_equal(config.options.mid_block, 0);
     assert_int_equal(config.options.act_fn, DM_ACTIVATION_SILU);
     assert_true(config.options.num_class_embeds > 0);
+    assert_ok(read_config(CONFIG(",\"class_embed_type\":\"identity\",\"num_class_embeds\":null"), &config));
+    assert_int_equal(config.options.class_embed_type, DM_UNET2D_CLASS_IDENTITY);
+    assert_int_equal(config.options.num_class_embeds, 0);
     assert_ok(read_config(CONFIG(",\"act_fn\":\"mish\""), &config));
     assert_int_equal(config.options.act_fn, DM_ACTIVATION_MISH);
     assert_ok(read_config(CONFIG(",\"act_fn\":\"gelu\""), &config));
@@ -336,7 +342,7 @@ static void test_config_refuses(void **state) {
         {CONFIG(",\"cross_attention_dim\":768"), "cross_attention_dim = 768", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"time_cond_proj\":\"x\""), "time_cond_proj = \"x\"", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"act_fn\":\"sigmoid\""), "act_fn: \"sigmoid\"", DM_ERROR_UNSUPPORTED},
-        {CONFIG(",\"class_embed_type\":\"identity\""), "class_embed_type: \"identity\"",
+        {CONFIG(",\"class_embed_type\":\"simple_projection\""), "class_embed_type: \"simple_projection\"",
          DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"resnet_time_scale_shift\":\"spatial\""), "resnet_time_scale_shift", DM_ERROR_UNSUPPORTED},
         {CONFIG(",\"mid_block_type\":\"UNetMidBlock2DCrossAttn\""), "mid_block_type", DM_ERROR_UNSUPPORTED},

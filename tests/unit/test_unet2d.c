@@ -27,7 +27,7 @@ typedef struct probe {
     const dm_net *net;
     dm_session *session;
     dm_tensor *x, *t, *labels, *out;
-    int64_t out_numel; /* of a sample */
+    int64_t out_numel, label_size; /* of a sample */
 } probe;
 
 static dm_tensor *new_tensor(dm_dtype dtype, int32_t rank, const int64_t *shape) {
@@ -50,13 +50,17 @@ static probe open_probe(const dm_net *net, int32_t batch, dm_session_mode mode) 
     p.x = new_tensor(DM_DTYPE_F32, 4, in);
     p.out = new_tensor(DM_DTYPE_F32, 4, out);
     p.t = new_tensor(DM_DTYPE_F32, 1, in);
-    p.labels = new_tensor(DM_DTYPE_I32, 1, in);
+    const int64_t label_shape[] = {batch, dm_net_label_width(net)};
+    p.label_size = label_shape[1] > 0 ? label_shape[1] : 1;
+    p.labels =
+        new_tensor(label_shape[1] > 0 ? DM_DTYPE_F32 : DM_DTYPE_I32, label_shape[1] > 0 ? 2 : 1, label_shape);
     assert_int_equal(dm_rng_create(NULL, 1, 0, &rng), DM_OK);
     assert_int_equal(dm_rng_normal(rng, p.x), DM_OK);
+    if (label_shape[1] > 0) assert_int_equal(dm_rng_normal(rng, p.labels), DM_OK);
     dm_rng_destroy(rng);
     for (int32_t b = 0; b < batch; b++) {
         ((float *)dm_tensor_data(p.t))[b] = 1.5f + (float)b;
-        ((int32_t *)dm_tensor_data(p.labels))[b] = b % 3;
+        if (label_shape[1] == 0) ((int32_t *)dm_tensor_data(p.labels))[b] = b % 3;
     }
     return p;
 }
@@ -68,7 +72,7 @@ static void close_probe(probe *p) {
 }
 
 static const float *forward(probe *p) {
-    const dm_tensor *labels = dm_net_num_classes(p->net) ? p->labels : NULL;
+    const dm_tensor *labels = dm_net_num_classes(p->net) || dm_net_label_width(p->net) ? p->labels : NULL;
     if (dm_session_forward(p->session, p->x, p->t, labels, p->out)) fail_msg("%s", dm_last_error());
     return dm_tensor_data(p->out);
 }
@@ -131,7 +135,8 @@ static void test_same_bits(void **state) {
             memcpy(dm_tensor_data(one.x), (float *)dm_tensor_data(all.x) + b * numel,
                    (size_t)numel * sizeof(float));
             memcpy(dm_tensor_data(one.t), (float *)dm_tensor_data(all.t) + b, sizeof(float));
-            memcpy(dm_tensor_data(one.labels), (int32_t *)dm_tensor_data(all.labels) + b, sizeof(int32_t));
+            memcpy(dm_tensor_data(one.labels), (int32_t *)dm_tensor_data(all.labels) + b * all.label_size,
+                   (size_t)all.label_size * sizeof(int32_t));
             assert_memory_equal(out + b * all.out_numel, forward(&one),
                                 (size_t)all.out_numel * sizeof(float));
         }
@@ -263,6 +268,7 @@ static void test_names(void **state) {
     assert_int_equal(dm_unet2d_block_from_name("AttnUpBlock2D"), DM_UNET2D_BLOCK_ATTENTION);
     assert_int_equal(dm_unet2d_block_from_name("CrossAttnDownBlock2D"), 0);
     assert_int_equal(dm_unet2d_time_from_name(NULL), 0);
+    assert_int_equal(dm_unet2d_class_from_name("identity"), DM_UNET2D_CLASS_IDENTITY);
     assert_null(dm_unet2d_block_name(0));
 }
 

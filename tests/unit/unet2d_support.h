@@ -23,12 +23,12 @@ static inline dm_unet2d_options unet2d_options(int32_t levels, const int32_t *ch
     return o;
 }
 
-enum { NUM_TINY_UNET2D = 8 };
+enum { NUM_TINY_UNET2D = 9 };
 
 static inline dm_unet2d_options tiny_unet2d(int index) {
     static const int32_t channels[] = {4, 8};
-    static const int32_t down[][2] = {{P, A}, {A, P}, {R, A}, {A, P}, {P, P}, {A, R}, {P, P}, {S, P}};
-    static const int32_t up[][2] = {{A, P}, {P, A}, {A, R}, {R, A}, {P, P}, {A, A}, {P, P}, {S, S}};
+    static const int32_t down[][2] = {{P, A}, {A, P}, {R, A}, {A, P}, {P, P}, {A, R}, {P, P}, {S, P}, {P, P}};
+    static const int32_t up[][2] = {{A, P}, {P, A}, {A, R}, {R, A}, {P, P}, {A, A}, {P, P}, {S, S}, {P, P}};
     dm_unet2d_options o = unet2d_options(index == 4 ? 1 : 2, channels, down[index], up[index]);
     o.layers_per_block = 1 + index % 2;
     o.in_channels = 1 + index % 4;
@@ -51,6 +51,7 @@ static inline dm_unet2d_options tiny_unet2d(int index) {
     o.freq_shift = index == 0 ? 0.5 : 0;
     o.flip_sin_to_cos = index != 0;
     o.num_class_embeds = index == 0 || index == 3 ? 3 : 0;
+    if (index == 8) o.class_embed_type = DM_UNET2D_CLASS_IDENTITY;
     if (index == 3) o.class_embed_type = DM_UNET2D_CLASS_TIMESTEP;
     o.center_input_sample = index == 1;
     o.dropout = index == 2 || index == 4 ? 0.25 : 0;
