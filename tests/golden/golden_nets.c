@@ -246,7 +246,8 @@ static void compare_pass(golden *g, const dm_net *net, const net_io *io, dm_dtyp
     dm_tensor t = {0}, labels = {0};
     golden_array expected;
     if (io->has_t) t = golden_tensor_of(g, DM_DTYPE_F64, &io->t);
-    if (io->has_labels) labels = golden_tensor_of(g, DM_DTYPE_I64, &io->labels);
+    if (io->has_labels)
+        labels = golden_tensor_of(g, io->labels.rank == 2 ? DM_DTYPE_F64 : DM_DTYPE_I64, &io->labels);
     if (session &&
         golden_ok(
             g, dm_session_forward(session, &x, io->has_t ? &t : NULL, io->has_labels ? &labels : NULL, &out),
@@ -319,6 +320,55 @@ static void check(golden *g, const cJSON *config, dm_dtype dtype, const toleranc
     dm_net_destroy(net);
 }
 
+/* ---- labels that are vectors ---- */
+
+/* Every parameter of `to` from `from`, where there may be more. */
+static int copy_weights(golden *g, const dm_net *from, dm_net *to) {
+    for (int32_t i = 0; i < dm_net_num_params(to) && !golden_stopped(g); i++) {
+        const int32_t there = dm_net_find_param(from, dm_net_param_name(to, i));
+        golden_ok(g, dm_net_set_param(to, i, dm_net_param(from, there)), "dm_net_set_param");
+    }
+    return !golden_stopped(g);
+}
+
+/* Class numbers become their rows of the table, [B,D]. */
+static void take_rows(golden *g, const dm_net *net, golden_array *labels) {
+    const dm_tensor *table = dm_net_param(net, dm_net_find_param(net, "class_embedding.weight"));
+    const int64_t batch = labels->shape[0], width = table->shape[1];
+    double *rows = golden_alloc(g, (size_t)(batch * width), sizeof *rows);
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t i = 0; i < width; i++)
+            rows[b * width + i] =
+                (double)((const float *)table->data)[(int64_t)labels->values[b] * width + i];
+    labels->values = rows;
+    labels->rank = 2;
+    labels->shape[1] = width;
+    labels->n = batch * width;
+}
+
+static int is_table(const cJSON *config) {
+    return strcmp(golden_text(config, "_class_name", ""), "UNet2DModel") == 0 &&
+           golden_number(config, "num_class_embeds", 0) > 0 && !golden_text(config, "class_embed_type", NULL);
+}
+
+/* A UNet2DModel with a table of classes adds the label's row where one with class_embed_type identity adds
+ * the label itself: the same numbers but for the table's gradient. */
+static void check_vectors(golden *g, const cJSON *config) {
+    cJSON *of_vectors = cJSON_Duplicate(config, 1);
+    dm_net *table = NULL, *net = NULL;
+    net_io io;
+    cJSON_ReplaceItemInObjectCaseSensitive(of_vectors, "class_embed_type", cJSON_CreateString("identity"));
+    if (create(g, config, &table) && load(g, config, table) && create(g, of_vectors, &net) &&
+        copy_weights(g, table, net) && read_io(g, &io)) {
+        take_rows(g, table, &io.labels);
+        compare_pass(g, net, &io, DM_DTYPE_F32, &single);
+        compare_pass(g, net, &io, DM_DTYPE_F64, has_single_sinusoids(config) ? &single : &twice);
+    }
+    dm_net_destroy(table);
+    dm_net_destroy(net);
+    cJSON_Delete(of_vectors);
+}
+
 void golden_net(golden *g) {
     cJSON *config = read_config(g);
     if (golden_begin(g, "f32")) {
@@ -329,6 +379,10 @@ void golden_net(golden *g) {
     const int is_known = g->unsupported == 0;
     if (is_known && golden_begin(g, "f64")) {
         check(g, config, DM_DTYPE_F64, has_single_sinusoids(config) ? &single : &twice);
+        golden_end(g);
+    }
+    if (is_known && is_table(config) && golden_begin(g, "vectors")) {
+        check_vectors(g, config);
         golden_end(g);
     }
     const int is_stored = !cJSON_HasObjectItem(config, "fill");
