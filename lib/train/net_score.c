@@ -12,8 +12,7 @@ typedef struct net_score {
     dmi_score_process process;
     dm_sde_net_options options;
     int64_t d;
-    double *rows;    /* [batch][d] to the network, [batch][d] from it, t [batch] */
-    int32_t *labels; /* [batch] */
+    double *rows; /* [batch][d] to the network, [batch][d] from it, t [batch] */
 } net_score;
 
 void dm_sde_net_options_init(dm_sde_net_options *options, uint32_t struct_size) {
@@ -25,7 +24,6 @@ static dm_status reserve(net_score *s, int64_t n) {
     dm_session_options options;
     dm_session *session = NULL;
     double *rows = NULL;
-    int32_t *labels = NULL;
     dm_status status = DM_OK;
     if (n <= s->batch) return DM_OK;
     if (n > INT32_MAX)
@@ -38,18 +36,15 @@ static dm_status reserve(net_score *s, int64_t n) {
     options.storage_dtype = s->options.storage_dtype;
     DM_TRY(dm_session_create(s->net, &options, &session));
     rows = dmi_alloc_array(s->net->context, (size_t)n * (2 * (size_t)s->d + 1), sizeof *rows);
-    labels = dmi_alloc_array(s->net->context, (size_t)n, sizeof *labels);
-    if (rows == NULL || labels == NULL) DM_TRY(DM_ERROR_OUT_OF_MEMORY);
+    if (rows == NULL) DM_TRY(DM_ERROR_OUT_OF_MEMORY);
     dm_session_destroy(s->session);
     dmi_free(s->net->context, s->rows);
-    dmi_free(s->net->context, s->labels);
-    for (int64_t p = 0; p < n; p++) labels[p] = s->options.label;
-    *s = (net_score){s->net, session, n, s->process, s->options, s->d, rows, labels};
+    s->session = session;
+    s->batch = n;
+    s->rows = rows;
     return DM_OK;
 done:
     dm_session_destroy(session);
-    dmi_free(s->net->context, rows);
-    dmi_free(s->net->context, labels);
     return status;
 }
 
@@ -67,6 +62,14 @@ static void weights(const net_score *s, double t, double *on_x, double *on_out) 
     }
 }
 
+/* The label of n paths, all of them in one place; NULL: none. */
+static const dm_tensor *label_of(net_score *s, int64_t n, dm_tensor *view) {
+    if (s->options.label < 0) return NULL;
+    dmi_tensor_view(view, &s->options.label, DM_DTYPE_I32, 1, &n);
+    view->strides[0] = 0;
+    return view;
+}
+
 static dm_status forward(net_score *s, double t, int64_t n) {
     const int is_image = s->net->is_image;
     const int64_t shape[4] = {n, is_image ? s->net->in_channels : s->d, s->options.height, s->options.width};
@@ -77,8 +80,7 @@ static dm_status forward(net_score *s, double t, int64_t n) {
     dmi_tensor_view(&x, to, DM_DTYPE_F64, is_image ? 4 : 2, shape);
     dmi_tensor_view(&out, from, DM_DTYPE_F64, is_image ? 4 : 2, shape);
     dmi_tensor_view(&times, clock, DM_DTYPE_F64, 1, shape);
-    dmi_tensor_view(&labels, s->labels, DM_DTYPE_I32, 1, shape);
-    return dm_session_forward(s->session, &x, &times, s->options.label < 0 ? NULL : &labels, &out);
+    return dm_session_forward(s->session, &x, &times, label_of(s, n, &labels), &out);
 }
 
 static int32_t score(double t, int64_t n, const double *x, double *out, void *user) {
@@ -101,7 +103,6 @@ static void destroy(void *user) {
     net_score *s = user;
     dm_session_destroy(s->session);
     dmi_free(s->net->context, s->rows);
-    dmi_free(s->net->context, s->labels);
     dmi_free(s->net->context, s);
 }
 
