@@ -78,14 +78,15 @@ typedef struct dm_sde_net_options {
     uint32_t struct_size;          /**< sizeof(dm_sde_net_options) */
     int32_t probability_flow;      /**< 1: the ordinary differential equation; default 0 */
     dm_prediction_type prediction; /**< of the network: DM_PREDICTION_EPSILON (default), X0, or V (VP only) */
-    int32_t label;                 /**< class of every path; -1 (default): the null class, or zeros where
-                                      the network takes vectors */
+    int32_t label;                 /**< class of every path; -1 (default): the null class */
     int64_t height, width;         /**< of images, [C,height,width] a path; 0 (default): vectors */
     double
         time_scale; /**< the network is given time_scale t; default 999 (1000 timesteps on 0..1); 0: s(t) */
     dm_dtype storage_dtype; /**< of the network, as in dm_session_options: default 0: f32; DM_DTYPE_BF16: its
                                activations in half the memory. Paths stay as they are */
     int32_t reserved;       /**< 0 */
+    const dm_tensor *label_vector; /**< f32 or f64 [dm_net_label_width()]: label of every path, of a network
+                                      that takes vectors; copied by create; NULL: zeros */
 } dm_sde_net_options;
 
 /** Options of dm_sde_sample(). Fill with dm_sde_sample_options_init(). */
@@ -243,9 +244,9 @@ DM_API dm_status dm_sde_create_reverse(dm_context *context, const dm_sde *forwar
  *  @param net network with as many outputs as inputs; must live as long as the process
  *  @param options NULL: defaults
  *  @param out [out] the process, owned by the caller, *out = NULL on failure; free with dm_sde_destroy()
- *  Errors: INVALID_ARGUMENT, SHAPE (the network's samples are not of dim numbers), DTYPE (storage_dtype),
- *  UNSUPPORTED, VERSION, OUT_OF_MEMORY. Threads: any; solving is exclusive, for the process has one session.
- *  Cost: O(1). Since: 0.1 */
+ *  Errors: INVALID_ARGUMENT, SHAPE (the network's samples are not of dim numbers, label_vector), DTYPE
+ *  (storage_dtype, label_vector), UNSUPPORTED, VERSION, OUT_OF_MEMORY. Threads: any; solving is exclusive,
+ * for the process has one session. Cost: O(1). Since: 0.1 */
 DM_API dm_status dm_sde_create_reverse_net(dm_context *context, const dm_sde *forward, const dm_net *net,
                                            const dm_sde_net_options *options, dm_sde **out);
 

@@ -12,7 +12,8 @@ typedef struct net_score {
     dmi_score_process process;
     dm_sde_net_options options;
     int64_t d;
-    double *rows; /* [batch][d] to the network, [batch][d] from it, t [batch] */
+    double *rows;         /* [batch][d] to the network, [batch][d] from it, t [batch] */
+    double *label_vector; /* [net->label_width], NULL: none; that of the options is the caller's */
 } net_score;
 
 void dm_sde_net_options_init(dm_sde_net_options *options, uint32_t struct_size) {
@@ -64,8 +65,12 @@ static void weights(const net_score *s, double t, double *on_x, double *on_out) 
 
 /* The label of n paths, all of them in one place; NULL: none. */
 static const dm_tensor *label_of(net_score *s, int64_t n, dm_tensor *view) {
-    if (s->options.label < 0) return NULL;
-    dmi_tensor_view(view, &s->options.label, DM_DTYPE_I32, 1, &n);
+    const int64_t shape[2] = {n, s->net->label_width};
+    if (s->label_vector == NULL && s->options.label < 0) return NULL;
+    if (s->label_vector != NULL)
+        dmi_tensor_view(view, s->label_vector, DM_DTYPE_F64, 2, shape);
+    else
+        dmi_tensor_view(view, &s->options.label, DM_DTYPE_I32, 1, shape);
     view->strides[0] = 0;
     return view;
 }
@@ -103,7 +108,33 @@ static void destroy(void *user) {
     net_score *s = user;
     dm_session_destroy(s->session);
     dmi_free(s->net->context, s->rows);
+    dmi_free(s->net->context, s->label_vector);
     dmi_free(s->net->context, s);
+}
+
+static dm_status check_label(const dm_net *net, const dm_sde_net_options *options) {
+    const dm_tensor *vector = options->label_vector;
+    const int64_t width = net->label_width;
+    if (options->label < -1 || options->label >= (net->num_classes > 0 ? net->num_classes : 0))
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "label: expected -1..%d, got %d",
+                        net->num_classes > 0 ? (int)net->num_classes - 1 : -1, (int)options->label);
+    if (vector == NULL) return DM_OK;
+    if (width == 0)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "label_vector: expected NULL, the network takes no vectors as labels");
+    return dmi_tensor_check(vector, "label_vector",
+                            vector->dtype == DM_DTYPE_F64 ? DM_DTYPE_F64 : DM_DTYPE_F32, 1, &width);
+}
+
+static dm_status take_label_vector(net_score *s) {
+    const dm_tensor *vector = s->options.label_vector;
+    dm_tensor own;
+    s->options.label_vector = NULL;
+    if (vector == NULL) return DM_OK;
+    s->label_vector = dmi_alloc_array(s->net->context, (size_t)s->net->label_width, sizeof(double));
+    if (s->label_vector == NULL) return DM_ERROR_OUT_OF_MEMORY;
+    dmi_tensor_view(&own, s->label_vector, DM_DTYPE_F64, 1, vector->shape);
+    return dm_tensor_copy(vector, &own);
 }
 
 static dm_status check_options(const dm_net *net, const dm_sde *sde, const dm_sde_net_options *options) {
@@ -118,9 +149,8 @@ static dm_status check_options(const dm_net *net, const dm_sde *sde, const dm_sd
                         options->time_scale);
     dm_status status = dmi_check_storage(DM_DTYPE_F32, options->storage_dtype);
     if (status) return status;
-    if (options->label < -1 || options->label >= (net->num_classes > 0 ? net->num_classes : 0))
-        return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "label: expected -1..%d, got %d",
-                        (int)net->num_classes - 1, (int)options->label);
+    status = check_label(net, options);
+    if (status) return status;
     const int64_t height = options->height, width = options->width;
     const int64_t pixels = net->is_image ? height * width : 1;
     if (height < 0 || width < 0 || height > 65536 || width > 65536 || (!net->is_image && height + width > 0))
@@ -154,6 +184,7 @@ dm_status dm_sde_create_reverse_net(dm_context *context, const dm_sde *forward_s
     s->process = forward_sde->score;
     s->options = read;
     s->d = forward_sde->dim;
+    DM_TRY(take_label_vector(s));
     reverse.probability_flow = read.probability_flow;
     DM_TRY(dmi_score_create_reverse(context, forward_sde, score, s, destroy, &reverse, out));
     s = NULL;

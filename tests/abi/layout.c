@@ -295,7 +295,7 @@ _Static_assert(offsetof(dm_sde_reverse_options, probability_flow) == 4, "probabi
 _Static_assert(offsetof(dm_sde_reverse_options, parallel_callbacks) == 8, "parallel_callbacks");
 _Static_assert(offsetof(dm_sde_reverse_options, reserved) == 12, "reserved");
 
-_Static_assert(sizeof(dm_sde_net_options) >= 48, "dm_sde_net_options");
+_Static_assert(sizeof(dm_sde_net_options) >= 56, "dm_sde_net_options");
 _Static_assert(offsetof(dm_sde_net_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_sde_net_options, probability_flow) == 4, "probability_flow");
 _Static_assert(offsetof(dm_sde_net_options, prediction) == 8, "prediction");
@@ -305,6 +305,7 @@ _Static_assert(offsetof(dm_sde_net_options, width) == 24, "width");
 _Static_assert(offsetof(dm_sde_net_options, time_scale) == 32, "time_scale");
 _Static_assert(offsetof(dm_sde_net_options, storage_dtype) == 40, "storage_dtype");
 _Static_assert(offsetof(dm_sde_net_options, reserved) == 44, "reserved");
+_Static_assert(offsetof(dm_sde_net_options, label_vector) == 48, "label_vector");
 
 _Static_assert(sizeof(dm_sde_sample_options) >= 184, "dm_sde_sample_options");
 _Static_assert(offsetof(dm_sde_sample_options, struct_size) == 0, "struct_size");

@@ -81,6 +81,33 @@ static dm_status walk_sampling(dm_context *context) {
     return status;
 }
 
+static dm_status walk_score(dm_context *context) {
+    const int64_t paths[] = {2, 64}, width[] = {16};
+    dm_sde_net_options options;
+    dm_sde_sample_options sampling;
+    dm_net *net = NULL;
+    dm_sde *forward = NULL, *reverse = NULL;
+    dm_tensor *vector = NULL, *out = NULL;
+    dm_sde_net_options_init(&options, sizeof options);
+    dm_sde_sample_options_init(&sampling, sizeof sampling);
+    sampling.steps = 25;
+    options.height = options.width = 8;
+    dm_status status = create_net(context, &net);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_F32, 1, width, &vector);
+    if (!status) status = dm_tensor_fill(vector, 0.5);
+    if (!status) status = dm_tensor_create(context, DM_DTYPE_F64, 2, paths, &out);
+    if (!status) status = dm_sde_create_vp(context, 64, 0.1, 20, &forward);
+    options.label_vector = vector;
+    if (!status) status = dm_sde_create_reverse_net(context, forward, net, &options, &reverse);
+    dm_tensor_destroy(vector); /* the process has a copy */
+    if (!status) status = dm_sde_sample(reverse, &sampling, out);
+    dm_sde_destroy(reverse);
+    dm_sde_destroy(forward);
+    dm_tensor_destroy(out);
+    dm_net_destroy(net);
+    return status;
+}
+
 static void test_training(void **state) {
     (void)state;
     sweep(walk_training, 40);
@@ -91,7 +118,13 @@ static void test_sampling(void **state) {
     sweep(walk_sampling, 40);
 }
 
+static void test_score(void **state) {
+    (void)state;
+    sweep(walk_score, 40);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_training), cmocka_unit_test(test_sampling)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_training), cmocka_unit_test(test_sampling),
+                                       cmocka_unit_test(test_score)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -292,11 +292,64 @@ static void test_classifier_guidance(void **state) {
     destroy_pair(&p);
 }
 
+/* ---- reverse SDEs ---- */
+
+/* The network's score, with the label of every path as a number and as a vector, f32 or f64. */
+static void test_scores(void **state) {
+    (void)state;
+    enum { PATHS = 3 };
+    static double x[PATHS * PIXELS], drifts[2][PATHS * PIXELS];
+    const int64_t shape[2] = {PATHS, PIXELS}, width = WIDTH, wrong_width = WIDTH - 1;
+    pair p = make_pair(NULL, 0);
+    double doubles[WIDTH];
+    dm_tensor points, drift, vector, turned;
+    dm_sde *vp = NULL, *reverse = NULL;
+    dm_sde_net_options o;
+    OK(dm_sde_create_vp(NULL, PIXELS, 0.1, 20, &vp));
+    for (int i = 0; i < PATHS * PIXELS; i++) x[i] = 0.01 * (i % 200) - 1;
+    dmi_tensor_view(&points, x, DM_DTYPE_F64, 2, shape);
+    dmi_tensor_view(&vector, p.rows + 2 * WIDTH, DM_DTYPE_F32, 1, &width);
+    dmi_tensor_view(&turned, doubles, DM_DTYPE_F64, 1, &width);
+    for (int i = 0; i < WIDTH; i++) doubles[i] = (double)p.rows[2 * WIDTH + i];
+    dm_sde_net_options_init(&o, sizeof o);
+    o.height = o.width = SIDE;
+    for (int form = 0; form < 3; form++) {
+        const dm_tensor *const vectors[] = {&vector, &turned, NULL};
+        for (int i = 0; i < 2; i++) {
+            dmi_tensor_view(&drift, drifts[i], DM_DTYPE_F64, 2, shape);
+            o.label = i == 0 && form < 2 ? 2 : -1;
+            o.label_vector = i == 0 ? NULL : vectors[form];
+            OK(dm_sde_create_reverse_net(NULL, vp, i == 0 ? p.table : p.vectors, &o, &reverse));
+            OK(dm_sde_evaluate(reverse, 0.5, &points, &drift, NULL));
+            dm_sde_destroy(reverse);
+        }
+        assert_memory_equal(drifts[0], drifts[1], sizeof drifts[0]);
+    }
+    o.label = 0;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "label: expected -1..-1, got 0",
+          dm_sde_create_reverse_net(NULL, vp, p.vectors, &o, &reverse));
+    o.label = -1;
+    o.label_vector = &vector;
+    FAILS(DM_ERROR_INVALID_ARGUMENT, "label_vector: expected NULL",
+          dm_sde_create_reverse_net(NULL, vp, p.table, &o, &reverse));
+    vector.shape[0] = wrong_width;
+    FAILS(DM_ERROR_SHAPE, "label_vector: expected f32 [32], got f32 [31]",
+          dm_sde_create_reverse_net(NULL, vp, p.vectors, &o, &reverse));
+    assert_null(reverse);
+    vector.shape[0] = WIDTH;
+    vector.dtype = DM_DTYPE_I32;
+    FAILS(DM_ERROR_DTYPE, "label_vector: expected f32 [32], got i32 [32]",
+          dm_sde_create_reverse_net(NULL, vp, p.vectors, &o, &reverse));
+    dm_sde_destroy(vp);
+    destroy_pair(&p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sessions),         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_session_refusals), cmocka_unit_test(test_samplers),
         cmocka_unit_test(test_host_network),     cmocka_unit_test(test_classifier_guidance),
+        cmocka_unit_test(test_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
