@@ -46,7 +46,8 @@ static void load_file(dm_context *context, const char *file, bool use_ema, model
     const bool last_class_is_null = architecture != NULL && strncmp(architecture, "unet2d", 6) == 0;
     dm_safetensors_close(open);
     check(dm_net_load(context, file, use_ema, &out->net));
-    out->num_classes = dm_net_num_classes(out->net) - (out->has_null_class && last_class_is_null);
+    out->num_classes = dm_net_num_classes(out->net);
+    if (out->num_classes > 0 && out->has_null_class && last_class_is_null) out->num_classes--;
 }
 
 void model_load(dm_context *context, const char *path, bool use_ema, model *out) {

@@ -48,8 +48,11 @@ run convert --from vectors.safetensors --to vectors --size 8
 grep -q '"class_embed_type": "identity"' vectors/config.json || die "another class_embed_type"
 refused sample 'vector of 32 numbers' --pretrained vectors --out e
 refused sample 'vector of 32 numbers' --pretrained vectors --class 1 --out e
+refused sample 'vector of 32 numbers' --checkpoint vectors.safetensors --out e
 refused sample guidance --pretrained vectors --class none --guidance 2 --out e
-run sample --pretrained vectors --class none --steps 4 --count 2 --out e
+run sample --pretrained vectors --class none --sampler ddpm --steps 4 --count 2 --out e
+run sample --checkpoint vectors.safetensors --class none --sampler ddpm --steps 4 --count 2 --out f
+cmp e/samples.png f/samples.png
 
 refused convert from --to x.safetensors
 refused convert sampler --from model/ddpm.safetensors --to there --sampler no_such
