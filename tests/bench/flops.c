@@ -39,6 +39,8 @@ int bench_geometry(const dm_session *session, int32_t n, dmi_conv *conv) {
     conv->groups = a->groups;
     conv->transposed = node->op == DMI_OP_CONV_TRANSPOSE2D;
     conv->algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm;
+    conv->bf16 = call->bf16 & (DMI_BF16_IN0 | DMI_BF16_OUT);
+    conv->bf16_products = call->bf16_products;
     return 1;
 }
 

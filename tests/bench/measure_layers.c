@@ -22,11 +22,11 @@ typedef struct layer_run {
     const dmi_kernels_f32 *kernels;
     const layer *layer;
     dmi_epilogue_f32 epilogue;
-    dm_tensor *x, *y, *weights, *gradient, *bias;
+    dm_tensor *x, *y, *dx, *dy, *weights, *gradient, *bias;
     void *packed[2], *scratch; /* packed: of FORWARD, BACKWARD_DATA */
 } layer_run;
 
-static float *data(dm_tensor *tensor) {
+static void *data(dm_tensor *tensor) {
     return dm_tensor_data(tensor);
 }
 
@@ -40,14 +40,14 @@ static void run_forward(void *user) {
 static void run_backward_data(void *user) {
     layer_run *r = user;
     const dmi_conv *conv = &r->layer->conv;
-    r->kernels->conv_backward_data(r->context, conv, data(r->y), conv->out_c,
-                                   r->packed[DMI_CONV_BACKWARD_DATA], data(r->x), conv->in_c, 0, r->scratch);
+    r->kernels->conv_backward_data(r->context, conv, data(r->dy), conv->out_c,
+                                   r->packed[DMI_CONV_BACKWARD_DATA], data(r->dx), conv->in_c, 0, r->scratch);
 }
 
 static void run_backward_weight(void *user) {
     layer_run *r = user;
     const dmi_conv *conv = &r->layer->conv;
-    r->kernels->conv_backward_weight(r->context, conv, data(r->x), conv->in_c, data(r->y), conv->out_c,
+    r->kernels->conv_backward_weight(r->context, conv, data(r->x), conv->in_c, data(r->dy), conv->out_c,
                                      data(r->gradient), r->scratch);
 }
 
@@ -63,7 +63,7 @@ static void run_pack(void *user) {
 
 /* Up to the last member: the bytes after it have no meaning. */
 static int same_layer(const layer *a, const layer *b) {
-    const size_t size = offsetof(dmi_conv, algorithm) + sizeof a->conv.algorithm;
+    const size_t size = offsetof(dmi_conv, bf16_products) + sizeof a->conv.bf16_products;
     return a->op == b->op && memcmp(&a->conv, &b->conv, size) == 0;
 }
 
@@ -119,6 +119,16 @@ static dm_tensor *vector(const bench *b, int64_t n) {
     return bench_normal(b, 1, &n, (uint64_t)n);
 }
 
+/* As the network stores it. */
+static dm_tensor *image(const bench *b, int64_t n, int is_bf16) {
+    dm_tensor *wide = vector(b, n), *narrow;
+    if (!is_bf16) return wide;
+    bench_check(dm_tensor_create(b->context, DM_DTYPE_BF16, 1, &n, &narrow));
+    bench_check(dm_tensor_copy(wide, narrow));
+    dm_tensor_destroy(wide);
+    return narrow;
+}
+
 static void *memory(const bench *b, size_t bytes) {
     void *pointer = dmi_alloc(b->context, bytes);
     if (!pointer) bench_fail("%s", dm_last_error());
@@ -131,8 +141,12 @@ static layer_run prepare(const bench *b, const layer *l) {
     layer_run r = {.context = b->context, .kernels = dmi_kernels_get_f32(), .layer = l};
     size_t scratch = 0;
     const int last = l->op == DMI_OP_LINEAR ? DMI_CONV_FORWARD : DMI_CONV_BACKWARD_WEIGHT;
-    r.x = vector(b, c->batch * c->in_h * c->in_w * c->in_c);
-    r.y = vector(b, c->batch * c->out_h * c->out_w * c->out_c);
+    const int64_t in = c->batch * c->in_h * c->in_w * c->in_c;
+    const int64_t out = c->batch * c->out_h * c->out_w * c->out_c;
+    r.x = image(b, in, (c->bf16 & DMI_BF16_IN0) != 0);
+    r.y = image(b, out, (c->bf16 & DMI_BF16_OUT) != 0);
+    r.dx = vector(b, in);
+    r.dy = vector(b, out);
     r.weights = vector(b, c->in_c * c->out_c / c->groups * taps);
     r.gradient = vector(b, c->in_c * c->out_c / c->groups * taps);
     r.bias = vector(b, c->out_c);
@@ -150,7 +164,7 @@ static layer_run prepare(const bench *b, const layer *l) {
 }
 
 static void clean_up(layer_run *r) {
-    dm_tensor *const tensors[] = {r->x, r->y, r->weights, r->gradient, r->bias};
+    dm_tensor *const tensors[] = {r->x, r->y, r->dx, r->dy, r->weights, r->gradient, r->bias};
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) dm_tensor_destroy(tensors[i]);
     dmi_free(r->context, r->packed[0]);
     dmi_free(r->context, r->packed[1]);

@@ -17,6 +17,7 @@ for net in lecture compact; do
     check 1 flops unet-train --net $net
     check 1 flops unet-infer --net $net
     check 30 layers unet-layers --net $net
+    check 30 layers unet-layers --net $net --storage bf16
     check 2 flops sample --net $net
     check 2 flops sample --net $net --storage bf16
     check 3 times optimizer --net $net
