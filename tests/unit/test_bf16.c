@@ -146,10 +146,17 @@ static void weight_gradient(const dmi_kernels_f32 *k, dm_context *context, dmi_c
     c.bf16 = bf16;
     void *scratch =
         allocate((int64_t)k->conv_scratch(&c, DMI_CONV_BACKWARD_WEIGHT, dmi_num_workers(context)), 1);
-    memset(dw, 0, (size_t)(c.in_c * c.out_c * c.kernel_h * c.kernel_w) * sizeof *dw);
+    memset(dw, 0, (size_t)(c.in_c * c.out_c / c.groups * c.kernel_h * c.kernel_w) * sizeof *dw);
     k->conv_backward_weight(context, &c, bf16 ? (void *)x->narrow : x->wide, x->ld, dy->wide, dy->ld, dw,
                             scratch);
     free(scratch);
+}
+
+/* The pieces of a sum may be cut in other ways. */
+static void check_sums(int64_t n, const float *a, const float *b, float relative) {
+    float largest = 0;
+    for (int64_t i = 0; i < n; i++) largest = fmaxf(largest, fabsf(a[i]));
+    for (int64_t i = 0; i < n; i++) assert_true(fabsf(a[i] - b[i]) <= relative * largest);
 }
 
 static void check_conv(const dmi_kernels_f32 *k, dm_context *context, const dmi_conv *c) {
@@ -179,9 +186,7 @@ static void check_conv(const dmi_kernels_f32 *k, dm_context *context, const dmi_
     }
     weight_gradient(k, context, *c, 0, &x, &dy, dw);
     weight_gradient(k, context, *c, DMI_BF16_IN0, &x, &dy, dw16);
-    float largest = 0; /* the pieces of a sum may be cut in other ways */
-    for (int64_t i = 0; i < weights; i++) largest = fmaxf(largest, fabsf(dw[i]));
-    for (int64_t i = 0; i < weights; i++) assert_true(fabsf(dw[i] - dw16[i]) <= 1e-6f * largest);
+    check_sums(weights, dw, dw16, 1e-6f);
     free_map(&x);
     free_map(&residual);
     free_map(&dy);
@@ -206,7 +211,7 @@ static void test_convolutions(void **state) {
                 }
 }
 
-/* y = conv(x) and dx = conv^T(dy) with products of rounded factors, reals or rounded reals in between:
+/* y = conv(x), dx = conv^T(dy) and dw with products of rounded factors, reals or rounded reals in between:
  * against f32 kernels with weights, x and dy that bf16 holds, so that only the sums' order and their
  * subnormal terms differ. */
 static void check_products(const dmi_kernels_f32 *k, dm_context *context, const dmi_conv *c) {
@@ -231,7 +236,13 @@ static void check_products(const dmi_kernels_f32 *k, dm_context *context, const 
     data_gradient(k, context, *c, &dy, w.wide, dx.wide);
     data_gradient(k, context, with, &dy, w.wide, dx16.wide);
     for (int64_t i = 0; i < in_pixels * c->in_c; i++) assert_true(fabsf(dx.wide[i] - dx16.wide[i]) <= bound);
-    map *const maps[] = {&x, &dy, &y, &zero, &w, &dx, &y16, &dx16};
+    map dw = make_map(1, weights, weights), dw16 = make_map(1, weights, weights);
+    weight_gradient(k, context, *c, 0, &x, &dy, dw.wide);
+    for (int32_t bf16 = 0; bf16 <= DMI_BF16_IN0; bf16 += DMI_BF16_IN0) {
+        weight_gradient(k, context, with, bf16, &x, &dy, dw16.wide);
+        check_sums(weights, dw.wide, dw16.wide, 2e-6f);
+    }
+    map *const maps[] = {&x, &dy, &y, &zero, &w, &dx, &y16, &dx16, &dw, &dw16};
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) free_map(maps[i]);
 }
 
@@ -246,8 +257,46 @@ static void test_products(void **state) {
                 conv_of(9, channels[i][0], channels[i][1], kernels[j][0], kernels[j][1], kernels[j][2]);
             c.groups = (int32_t)channels[i][2];
             c.algorithm = DMI_CONV_DIRECT;
-            check_products(table_of(DMI_ISA_AVX512), contexts[(i + j) % 2], &c);
+            for (c.batch = 1; c.batch <= 3; c.batch++) /* pairs of images, one left over */
+                check_products(table_of(DMI_ISA_AVX512), contexts[(i + j) % 2], &c);
         }
+}
+
+/* Many images, rows of one, panels; and without being told so, a kernel of stride 2 is summed in this way. */
+static void test_weight_products(void **state) {
+    static const int32_t shapes[][6] = {{7, 16, 96, 3, 2, 0},   {7, 96, 48, 3, 2, 1},  {33, 32, 96, 1, 2, 0},
+                                        {33, 64, 160, 1, 1, 0}, {64, 64, 32, 3, 2, 0}, {31, 40, 64, 3, 2, 1}};
+    (void)state;
+    if (!dmi_cpu_has_bf16()) skip();
+    const dmi_kernels_f32 *k = table_of(DMI_ISA_AVX512);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int32_t *s = shapes[i];
+        dmi_conv direct = conv_of(s[0], s[1], s[2], s[3], s[4], s[5]);
+        direct.batch = s[0] < 10 ? 61 : 3;
+        direct.algorithm = DMI_CONV_DIRECT;
+        dmi_conv with = direct;
+        with.bf16_products = 1;
+        const int64_t weights = direct.in_c * direct.out_c * direct.kernel_h * direct.kernel_w;
+        map x = make_map(direct.batch * direct.in_h * direct.in_w, direct.in_c, direct.in_c + GAP);
+        map dy = make_map(direct.batch * direct.out_h * direct.out_w, direct.out_c, direct.out_c);
+        float *dw[2] = {allocate(weights, sizeof(float)), allocate(weights, sizeof(float))};
+        weight_gradient(k, contexts[0], direct, 0, &x, &dy, dw[0]);
+        weight_gradient(k, contexts[1], with, DMI_BF16_IN0, &x, &dy, dw[1]);
+        check_sums(weights, dw[0], dw[1], 1e-5f);
+        with.algorithm = DMI_CONV_AUTO;
+        weight_gradient(k, contexts[0], with, DMI_BF16_IN0, &x, &dy, dw[0]);
+        assert_memory_equal(dw[0], dw[1], (size_t)weights * sizeof(float));
+        size_t least = 0; /* scratch of a batch is enough for every smaller one */
+        for (with.batch = 1; with.batch <= 70; with.batch++) {
+            const size_t bytes = k->conv_scratch(&with, DMI_CONV_BACKWARD_WEIGHT, 3);
+            assert_true(bytes >= least);
+            least = bytes;
+        }
+        free_map(&x);
+        free_map(&dy);
+        free(dw[0]);
+        free(dw[1]);
+    }
 }
 
 /* The products are of rounded factors, and their sums are not: a weight of 1 + 2^-10 counts as 1, 128 terms
@@ -422,10 +471,10 @@ static void test_elementwise(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rounding),    cmocka_unit_test(test_convolutions),
-        cmocka_unit_test(test_products),    cmocka_unit_test(test_products_round),
-        cmocka_unit_test(test_group_norms), cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_elementwise)};
+        cmocka_unit_test(test_rounding),        cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_products),        cmocka_unit_test(test_products_round),
+        cmocka_unit_test(test_weight_products), cmocka_unit_test(test_group_norms),
+        cmocka_unit_test(test_masks),           cmocka_unit_test(test_elementwise)};
     for (int i = 0; i < 2; i++) {
         dm_context_options options;
         dm_context_options_init(&options, sizeof options);

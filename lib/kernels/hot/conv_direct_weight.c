@@ -5,7 +5,8 @@
  * wide. A block is (slot, panels): a slot is a contiguous range of passes; the slots are summed in order at
  * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads.
  * With stride 1 and few channels in b, a and b change places; with few channels in a, patches as in
- * conv_direct.c. */
+ * conv_direct.c. With products of bf16 (conv_pairs.c) the sum goes over pairs of images, n and n + half of
+ * the batch, and everything but the sources counts in pairs. */
 #include "kernels/hot/conv_internal.h"
 
 enum {
@@ -28,7 +29,9 @@ typedef struct plan {
     int64_t rows, bands, images; /* rows of b in a pass, passes of an image, images of a pass */
     int64_t passes, band_h, band_w, band_ld;
     int64_t step_b, step_a, step_group; /* strides of dw */
-    int32_t flat, swap, copy, patch;
+    int64_t a_partner, b_partner;       /* pixels from one to its partner */
+    int64_t a_pixels, b_pixels;         /* of the whole batch */
+    int32_t flat, swap, copy, patch, products;
     int32_t a_bf16, b_bf16;
 } plan;
 
@@ -89,8 +92,17 @@ static void set_geometry(plan *p, const dmi_conv *c) {
     const int x_bf16 = (c->bf16 & DMI_BF16_IN0) != 0, a_is_x = (c->transposed == 0) != (p->swap != 0);
     p->a_bf16 = x_bf16 && a_is_x;
     p->b_bf16 = x_bf16 && !a_is_x;
+    p->a_pixels = p->batch * a_h * a_w;
+    p->b_pixels = p->batch * b_h * b_w;
+    p->products = conv_weight_products(c);
+    if (p->products) {
+        const int64_t half = p->flat ? ceil_div(p->a_pixels, 2) : ceil_div(p->batch, 2);
+        p->a_partner = p->flat ? half : half * a_h * a_w;
+        p->b_partner = p->flat ? half : half * b_h * b_w;
+        p->batch = half;
+    }
     if (p->flat) {
-        a_w = b_w = p->batch * a_h * a_w;
+        a_w = b_w = p->products ? p->batch : p->a_pixels;
         a_h = b_h = 1;
         p->batch = 1;
     }
@@ -105,7 +117,8 @@ static plan make_plan(const dmi_conv *c) {
     const axis *y = &p.y, *x = &p.x;
     const int64_t real_bytes = (int64_t)sizeof(real);
     p.depth = p.patch ? p.ag * p.taps : p.ag;
-    p.copy = p.a_bf16 || y->low < 0 || x->low < 0 || (y->dst - 1) * y->step + y->low + y->span > y->src ||
+    p.copy = p.a_bf16 || p.products || y->low < 0 || x->low < 0 ||
+             (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
     p.band_w = p.copy ? (x->dst - 1) * x->step + x->span : x->src;
     p.band_ld = spread_ld(p.ag);
@@ -161,6 +174,12 @@ static void copy_panels(const job *j, int64_t first, int64_t count, int64_t grou
     for (int64_t panel = p0; panel < p1; panel++, out += pixels * NR) {
         const int64_t n = imin(NR, p->bg - panel * NR);
         int64_t at = first * j->ld_b + group * p->bg + panel * NR;
+        if (p->products) {
+            conv_copy_pairs(p->b_bf16, stored_at(p->b_bf16, j->b, at),
+                            stored_at(p->b_bf16, j->b, at + p->b_partner * j->ld_b), j->ld_b, count,
+                            p->b_pixels - p->b_partner - first, n, NR, out, NR);
+            continue;
+        }
         for (int64_t i = 0; i < count; i++, at += j->ld_b) {
             vstore(out + i * NR, vget(p->b_bf16, 0, j->b, at, n));
             vstore(out + i * NR + W, n > W ? vget(p->b_bf16, 0, j->b, at + W, n - W) : vzero());
@@ -194,12 +213,42 @@ static void add_runs(const plan *p, const workspace *w, const real *base, int64_
                 real *out = dw + (panel * p->taps * p->ag + t * p->ag) * NR;
                 if (p->patch)
                     conv_reduce(w->patches, p->depth, &whole, 1, b, p->depth, out);
+                else if (p->products)
+                    conv_reduce_pairs(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
                 else
                     conv_reduce(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
             }
         }
         done += count;
     }
+}
+
+/* The source rows of an image, or of a pair, into the padded copy. */
+static void copy_rows(const job *j, int64_t image, int64_t group, int64_t first, int64_t rows, real *band) {
+    const plan *p = &j->p;
+    const int64_t pixel = image * p->y.src * p->x.src, at = pixel * j->ld_a + group * p->ag;
+    const void *from = stored_at(p->a_bf16, j->a, at);
+    if (!p->products) {
+        conv_copy_band(p->a_bf16, from, j->ld_a, &p->y, &p->x, p->ag, first, rows, p->band_w, 0, band,
+                       p->band_ld);
+        return;
+    }
+    const void *partner =
+        pixel + p->a_partner < p->a_pixels ? stored_at(p->a_bf16, from, p->a_partner * j->ld_a) : NULL;
+    conv_copy_pair_band(p->a_bf16, from, partner, j->ld_a, &p->y, &p->x, p->ag, first, rows, p->band_w, band,
+                        p->band_ld);
+}
+
+/* The same of a matrix product's `count` pixels. */
+static void copy_flat(const job *j, int64_t first, int64_t group, int64_t count, real *band) {
+    const plan *p = &j->p;
+    const int64_t at = first * j->ld_a + group * p->ag;
+    if (p->products)
+        conv_copy_pairs(p->a_bf16, stored_at(p->a_bf16, j->a, at),
+                        stored_at(p->a_bf16, j->a, at + p->a_partner * j->ld_a), j->ld_a, count,
+                        p->a_pixels - p->a_partner - first, p->ag, p->ag, band, p->band_ld);
+    for (int64_t i = 0; !p->products && i < count; i++)
+        vmove(1, stored_at(1, j->a, at + i * j->ld_a), 0, band + i * p->band_ld, p->ag);
 }
 
 static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t group, int64_t p0, int64_t p1,
@@ -215,10 +264,10 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
     if (p->flat) {
         first = pass * FLAT_IMAGE;
         pixels = imin(FLAT_IMAGE, row - first);
-        const int64_t at = first * j->ld_a + group * p->ag;
-        if (!p->copy) base = (const real *)j->a + at;
-        for (int64_t i = 0; p->copy && i < pixels; i++)
-            vmove(1, stored_at(1, j->a, at + i * j->ld_a), 0, w->band + i * ld, p->ag);
+        if (p->copy)
+            copy_flat(j, first, group, pixels, w->band);
+        else
+            base = (const real *)j->a + first * j->ld_a + group * p->ag;
         w->runs[num_runs++] = (run){.offset = 0, .count = pixels};
         copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
     } else {
@@ -228,12 +277,7 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
             base = (const real *)j->a + ((image * p->y.src + src_y) * p->x.src + p->x.low) * j->ld_a +
                    group * p->ag;
         for (int64_t i = 0; i < images; i++) {
-            if (p->copy)
-                conv_copy_band(
-                    p->a_bf16,
-                    stored_at(p->a_bf16, j->a, (image + i) * p->y.src * p->x.src * j->ld_a + group * p->ag),
-                    j->ld_a, &p->y, &p->x, p->ag, src_y, src_rows, p->band_w, 0, w->band + i * image_step,
-                    ld);
+            if (p->copy) copy_rows(j, image + i, group, src_y, src_rows, w->band + i * image_step);
             for (int64_t q = 0; q < rows; q++)
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};

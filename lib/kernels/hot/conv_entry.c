@@ -40,8 +40,17 @@ int conv_winograd_kind(const dmi_conv *conv) {
                : WINOGRAD_NONE;
 }
 
+/* As forward: only Winograd's algorithm of stride 1 is faster. */
+int conv_weight_products(const dmi_conv *conv) {
+    const int kind = conv_winograd_kind(conv);
+    return CONV_HAVE_BF16 && conv->bf16_products &&
+           imin(conv->in_c, conv->out_c) / conv->groups >= PRODUCTS_MIN_CHANNELS &&
+           kind != WINOGRAD_STRIDE1 && (kind == WINOGRAD_NONE || conv->algorithm != DMI_CONV_WINOGRAD);
+}
+
 static int weight_is_winograd(const dmi_conv *conv) {
-    return conv_winograd_kind(conv) && conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS;
+    return conv_winograd_kind(conv) && !conv_weight_products(conv) &&
+           conv->batch * conv->out_h * conv->out_w >= WINOGRAD_MIN_TERMS;
 }
 
 static axis make_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,

@@ -21,6 +21,10 @@
 #define conv_finish                  DMI_K(dmi_conv_finish)
 #define conv_product                 DMI_K(dmi_conv_product)
 #define conv_reduce                  DMI_K(dmi_conv_reduce)
+#define conv_weight_products         DMI_K(dmi_conv_weight_products)
+#define conv_reduce_pairs            DMI_K(dmi_conv_reduce_pairs)
+#define conv_copy_pairs              DMI_K(dmi_conv_copy_pairs)
+#define conv_copy_pair_band          DMI_K(dmi_conv_copy_pair_band)
 #define conv_direct_pack             DMI_K(dmi_conv_direct_pack)
 #define conv_direct_scratch          DMI_K(dmi_conv_direct_scratch)
 #define conv_direct                  DMI_K(dmi_conv_direct)
@@ -131,6 +135,8 @@ static inline int64_t axis_phase_count(const axis *a, int64_t r) {
 
 gather conv_gather(const dmi_conv *conv, int direction);
 int conv_winograd_kind(const dmi_conv *conv);
+/* Whether the gradient for the weights is a sum of products of factors rounded to bf16. */
+int conv_weight_products(const dmi_conv *conv);
 
 /* ---- conv_rows.c ---- */
 
@@ -164,6 +170,21 @@ typedef struct run {
  * and then added to out. */
 void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
                  int64_t channels, real *out);
+
+/* ---- conv_pairs.c ---- */
+
+/* conv_reduce with vdpbf16ps. A pair is a word of two numbers in bf16, of the same pixel and channel of two
+ * images, and takes the place of a real: offsets, step and rows of b are counted in pairs. */
+void conv_reduce_pairs(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
+                       int64_t channels, real *out);
+/* n pixels and their partners, of which the first n1 exist and the others are zero: `channels` pairs a pixel,
+ * zeros up to `width`. */
+void conv_copy_pairs(int bf16, const void *from, const void *partner, int64_t ld, int64_t n, int64_t n1,
+                     int64_t channels, int64_t width, real *out, int64_t ld_out);
+/* conv_copy_band of an image and its partner, NULL: it has none. */
+void conv_copy_pair_band(int bf16, const void *image, const void *partner, int64_t ld, const axis *y,
+                         const axis *x, int64_t channels, int64_t first, int64_t rows, int64_t width,
+                         real *band, int64_t ld_band);
 
 /* ---- conv_direct.c ---- */
 /* Source rows [first, first + rows) of one image and `width` columns from x->low on, zero outside of the

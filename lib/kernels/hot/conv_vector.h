@@ -130,9 +130,14 @@ static inline vf vwiden(vh v) {
     return (vf)(__builtin_convertvector(v, vu) << 16);
 }
 
-static inline vh vnarrow(vf v) {
+/* The upper halves of what it returns are v rounded. */
+static inline vu vround16(vf v) {
     const vu bits = (vu)v, nan = (vu)(v != v), rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
-    return __builtin_convertvector(((rounded & ~nan) | ((bits | 0x400000u) & nan)) >> 16, vh);
+    return (rounded & ~nan) | ((bits | 0x400000u) & nan);
+}
+
+static inline vh vnarrow(vf v) {
+    return __builtin_convertvector(vround16(v) >> 16, vh);
 }
 #endif
 
