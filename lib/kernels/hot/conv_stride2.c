@@ -77,18 +77,28 @@ INLINE int is_there(int n, int point) {
 typedef struct patch {
     const void *row[POINTS2], *zeros;
     int64_t column[POINTS2]; /* numbers, -1: outside */
-    int32_t bf16;
+    int32_t bf16, rows, columns;
 } patch;
 
 static void make_patch(patch *p, const image_map *map, int64_t image, int64_t y, int64_t x, int rows,
                        int columns, int64_t h, int64_t w, const real *zeros) {
     p->bf16 = map->bf16;
     p->zeros = zeros;
+    p->rows = rows;
+    p->columns = columns;
     for (int i = 0; i < rows; i++)
         p->row[i] = y + i >= 0 && y + i < h
                         ? stored_at(map->bf16, map->data, (image * map->h + y + i) * map->w * map->ld)
                         : NULL;
     for (int j = 0; j < columns; j++) p->column[j] = x + j >= 0 && x + j < w ? (x + j) * map->ld : -1;
+}
+
+/* As fetch_pixels in conv_winograd_transform.c. */
+INLINE void fetch_patch(const patch *p, int64_t c) {
+    if (c * stored_bytes(p->bf16) % DMI_ALIGNMENT != 0) return;
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; p->row[i] && j < p->columns; j++)
+            if (p->column[j] >= 0) __builtin_prefetch(stored_at(p->bf16, p->row[i], p->column[j] + c), 0);
 }
 
 /* `lanes` channels from c on, at least W where `whole`. */
@@ -156,46 +166,56 @@ DEFINE_INPUTS(small_pad0, SMALL_PAD0)
 DEFINE_INPUTS(small_pad1, SMALL_PAD1)
 DEFINE_INPUTS(gradient, GRADIENT)
 
-void conv_stride2_input(const tile_list *list, int64_t first, int64_t last, const image_map *map, int64_t pad,
-                        int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld) {
+static void find_patch(int what, const image_map *map, const tile *t, int64_t pad, const real *zeros,
+                       patch *p) {
+    if (what == LARGE)
+        make_patch(p, map, t->image, 2 * t->y - pad, 2 * t->x - pad, 2 * t->high + 1, 2 * t->wide + 1, map->h,
+                   map->w, zeros);
+    else if (what == GRADIENT)
+        make_patch(p, map, t->image, t->y, t->x, t->high, t->wide, t->y + t->inside_h, t->x + t->inside_w,
+                   zeros);
+    else
+        make_patch(p, map, t->image, t->y - 1 + pad, t->x - 1 + pad, t->high + 1, t->wide + 1, map->h, map->w,
+                   zeros);
+}
+
+static void transform_tiles(int what, const tile_fn table[2][2], const tile_list *list, int64_t first,
+                            int64_t last, const image_map *map, int64_t pad, int64_t channels,
+                            const real *zeros, real *out, int64_t stride, int64_t ld) {
+    patch patches[2]; /* of this tile and the next */
+    if (first < last) find_patch(what, map, &list->tiles[first], pad, zeros, &patches[first & 1]);
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
-        const tile_fn transform = large_table[t->high == 4][t->wide == 4];
-        patch p;
-        make_patch(&p, map, t->image, 2 * t->y - pad, 2 * t->x - pad, 2 * t->high + 1, 2 * t->wide + 1,
-                   map->h, map->w, zeros);
-        for (int64_t c = 0; c < channels; c += W) transform(&p, c, channels - c, v + i * ld + c, stride);
+        const tile_fn transform = table[t->high == 4][t->wide == 4];
+        patch *next = &patches[~i & 1];
+        if (i + 1 < last) find_patch(what, map, t + 1, pad, zeros, next);
+        for (int64_t c = 0; c < channels; c += W) {
+            const int64_t at = what == GRADIENT ? (c / NR * ld + i) * NR + c % NR : i * ld + c;
+            if (i + 1 < last) fetch_patch(next, c);
+            transform(&patches[i & 1], c, channels - c, out + at, stride);
+        }
     }
+}
+
+void conv_stride2_input(const tile_list *list, int64_t first, int64_t last, const image_map *map, int64_t pad,
+                        int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld) {
+    transform_tiles(LARGE, large_table, list, first, last, map, pad, channels, zeros, v, stride, ld);
 }
 
 void conv_stride2_spread_input(const tile_list *list, int64_t first, int64_t last, const image_map *map,
                                int64_t pad, int64_t channels, const real *zeros, real *v, int64_t stride,
                                int64_t ld) {
-    for (int64_t i = first; i < last; i++) {
-        const tile *t = &list->tiles[i];
-        const tile_fn transform =
-            pad ? small_pad1_table[t->high == 4][t->wide == 4] : small_pad0_table[t->high == 4][t->wide == 4];
-        patch p;
-        make_patch(&p, map, t->image, t->y - 1 + pad, t->x - 1 + pad, t->high + 1, t->wide + 1, map->h,
-                   map->w, zeros);
-        for (int64_t c = 0; c < channels; c += W) transform(&p, c, channels - c, v + i * ld + c, stride);
-    }
+    transform_tiles(pad ? SMALL_PAD1 : SMALL_PAD0, pad ? small_pad1_table : small_pad0_table, list, first,
+                    last, map, pad, channels, zeros, v, stride, ld);
 }
 
 void conv_stride2_gradient(const tile_list *list, int64_t first, int64_t last, const image_map *map,
                            int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld) {
-    for (int64_t i = first; i < last; i++) {
-        const tile *t = &list->tiles[i];
-        const tile_fn transform = gradient_table[t->high == 4][t->wide == 4];
-        int64_t c = 0;
-        patch p;
-        make_patch(&p, map, t->image, t->y, t->x, t->high, t->wide, t->y + t->inside_h, t->x + t->inside_w,
-                   zeros);
-        for (; c < channels; c += W)
-            transform(&p, c, channels - c, m + (c / NR * ld + i) * NR + c % NR, stride);
-        if (c % NR == 0) continue; /* else clear the rest of the panel: leftovers may be slow denormals */
+    const int64_t c = round_up(channels, W);
+    transform_tiles(GRADIENT, gradient_table, list, first, last, map, 0, channels, zeros, m, stride, ld);
+    if (c % NR == 0) return; /* else clear the rest of the panel: leftovers may be slow denormals */
+    for (int64_t i = first; i < last; i++)
         for (int k = 0; k < POSITIONS2; k++) vstore(m + k * stride + (c / NR * ld + i) * NR + W, vzero());
-    }
 }
 
 /* ---- outputs ---- */

@@ -190,57 +190,90 @@ static const map_fn gradient_table[2][2][2] = {SIZES(gradient, ), SIZES(gradient
 static const output_fn output_table[2][2][2][2] = {{SIZES(output_part, ), SIZES(output_part, _bf16)},
                                                    {SIZES(output, ), SIZES(output, _bf16)}};
 
-/* Pointers to the rows x columns pixels from (y, x) on; `zeros` for those outside of [0, h) x [0, w). */
-static void find_pixels(const image_map *map, const tile *t, int64_t border, int64_t h, int64_t w,
-                        const void *zeros, const void **pixel) {
-    for (int i = 0; i < t->high + 2 * border; i++)
-        for (int j = 0; j < t->wide + 2 * border; j++) {
+/* Pointers to the pixels that a tile reads, `border` more on each side than it has itself. */
+typedef struct patch {
+    int32_t rows, columns;
+    const void *pixel[POSITIONS]; /* [i * POINTS + j] */
+} patch;
+
+/* `zeros` for the pixels outside of [0, h) x [0, w). */
+static void find_pixels(const image_map *map, const tile *t, int border, int64_t h, int64_t w,
+                        const void *zeros, patch *p) {
+    p->rows = t->high + 2 * border;
+    p->columns = t->wide + 2 * border;
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; j < p->columns; j++) {
             const int64_t y = t->y + i - border, x = t->x + j - border;
             const int inside = y >= 0 && y < h && x >= 0 && x < w;
-            pixel[i * POINTS + j] =
+            p->pixel[i * POINTS + j] =
                 inside ? stored_at(map->bf16, map->data, ((t->image * map->h + y) * map->w + x) * map->ld)
                        : zeros;
         }
 }
 
+/* Asks for the lines of one vector of channels of a patch that will be read: the hardware does not see that
+ * six rows of pixels go on together, and most of a transform was waiting. */
+INLINE void fetch_pixels(int bf16, const patch *p, int64_t c) {
+    if (c * stored_bytes(bf16) % DMI_ALIGNMENT != 0) return;
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; j < p->columns; j++)
+            __builtin_prefetch(stored_at(bf16, p->pixel[i * POINTS + j], c), 0);
+}
+
 /* The last, incomplete vector of channels: reals of the pixels, filled up with zeros. */
-static void copy_tails(int bf16, const void **pixel, int64_t c, int64_t n, real *copies) {
-    for (int i = 0; i < POSITIONS; i++, copies += W) {
-        if (!pixel[i]) continue;
-        vstore(copies, vget(bf16, 0, pixel[i], c, n));
-        pixel[i] = copies;
-    }
+static void copy_tails(int bf16, patch *p, int64_t c, int64_t n, real *copies) {
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; j < p->columns; j++, copies += W) {
+            vstore(copies, vget(bf16, 0, p->pixel[i * POINTS + j], c, n));
+            p->pixel[i * POINTS + j] = copies;
+        }
 }
 
 void conv_winograd_input(const tile_list *list, int64_t first, int64_t last, const image_map *map,
                          int64_t channels, const real *zeros, real *v, int64_t stride, int64_t ld) {
+    patch patches[2]; /* of this tile and the next */
+    real copies[POSITIONS * W];
+    if (first < last) find_pixels(map, &list->tiles[first], 1, map->h, map->w, zeros, &patches[first & 1]);
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const map_fn transform = input_table[map->bf16][t->high == 4][t->wide == 4];
-        const void *pixel[POSITIONS] = {NULL};
-        real copies[POSITIONS * W], *out = v + i * ld;
+        patch *now = &patches[i & 1], *next = &patches[~i & 1];
+        real *out = v + i * ld;
         int64_t c = 0;
-        find_pixels(map, t, 1, map->h, map->w, zeros, pixel);
-        for (; c + W <= channels; c += W) transform(pixel, c, out + c, stride);
+        if (i + 1 < last) find_pixels(map, t + 1, 1, map->h, map->w, zeros, next);
+        for (; c + W <= channels; c += W) {
+            if (i + 1 < last) fetch_pixels(map->bf16, next, c);
+            transform(now->pixel, c, out + c, stride);
+        }
         if (c == channels) continue;
-        copy_tails(map->bf16, pixel, c, channels - c, copies);
-        input_table[0][t->high == 4][t->wide == 4](pixel, 0, out + c, stride);
+        copy_tails(map->bf16, now, c, channels - c, copies);
+        input_table[0][t->high == 4][t->wide == 4](now->pixel, 0, out + c, stride);
     }
+}
+
+/* The pixels of a tile that are in the image. */
+static void find_outputs(const image_map *map, const tile *t, const void *zeros, patch *p) {
+    find_pixels(map, t, 0, t->y + t->inside_h, t->x + t->inside_w, zeros, p);
 }
 
 void conv_winograd_gradient(const tile_list *list, int64_t first, int64_t last, const image_map *map,
                             int64_t channels, const real *zeros, real *m, int64_t stride, int64_t ld) {
+    patch patches[2]; /* of this tile and the next */
+    real copies[POSITIONS * W];
+    if (first < last) find_outputs(map, &list->tiles[first], zeros, &patches[first & 1]);
     for (int64_t i = first; i < last; i++) {
         const tile *t = &list->tiles[i];
         const map_fn transform = gradient_table[map->bf16][t->high == 4][t->wide == 4];
-        const void *pixel[POSITIONS] = {NULL};
-        real copies[POSITIONS * W];
+        patch *now = &patches[i & 1], *next = &patches[~i & 1];
         int64_t c = 0;
-        find_pixels(map, t, 0, t->y + t->inside_h, t->x + t->inside_w, zeros, pixel);
-        for (; c + W <= channels; c += W) transform(pixel, c, m + (c / NR * ld + i) * NR + c % NR, stride);
+        if (i + 1 < last) find_outputs(map, t + 1, zeros, next);
+        for (; c + W <= channels; c += W) {
+            if (i + 1 < last) fetch_pixels(map->bf16, next, c);
+            transform(now->pixel, c, m + (c / NR * ld + i) * NR + c % NR, stride);
+        }
         if (c < channels) {
-            copy_tails(map->bf16, pixel, c, channels - c, copies);
-            gradient_table[0][t->high == 4][t->wide == 4](pixel, 0, m + (c / NR * ld + i) * NR + c % NR,
+            copy_tails(map->bf16, now, c, channels - c, copies);
+            gradient_table[0][t->high == 4][t->wide == 4](now->pixel, 0, m + (c / NR * ld + i) * NR + c % NR,
                                                           stride);
             c += W;
         }
