@@ -265,20 +265,12 @@ static void fill_inputs(dm_session *s, const dm_tensor *x, const dm_tensor *t, c
         dmi_labels_in(s->net, labels, x->shape[0], s->dtype, s->calls[s->net->label_node].out);
 }
 
-/* Samples first..first+count-1 of a tensor. */
-static dm_tensor samples_of(const dm_tensor *tensor, int64_t first, int64_t count) {
-    dm_tensor view = *tensor;
-    view.data = (char *)tensor->data + first * tensor->strides[0] * dm_dtype_size(tensor->dtype);
-    view.shape[0] = count;
-    return view;
-}
-
 static void forward_piece(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
                           dm_tensor *out, int64_t first, int64_t count) {
-    const dm_tensor piece_x = samples_of(x, first, count);
-    dm_tensor piece_t = {0}, piece_labels = {0}, piece_out = samples_of(out, first, count);
-    if (s->net->time_node >= 0) piece_t = samples_of(t, first, count);
-    if (labels) piece_labels = samples_of(labels, first, count);
+    const dm_tensor piece_x = dmi_tensor_samples(x, first, count);
+    dm_tensor piece_t = {0}, piece_labels = {0}, piece_out = dmi_tensor_samples(out, first, count);
+    if (s->net->time_node >= 0) piece_t = dmi_tensor_samples(t, first, count);
+    if (labels) piece_labels = dmi_tensor_samples(labels, first, count);
     fill_inputs(s, &piece_x, &piece_t, labels ? &piece_labels : NULL);
     dmi_exec_forward(s, count);
     dmi_border_out(s->calls[s->net->output_node].out, s->dtype, s->output_shape, &piece_out);

@@ -248,6 +248,13 @@ void dmi_tensor_view(dm_tensor *view, void *data, dm_dtype dtype, int32_t rank, 
     (void)set_dense_strides(view);
 }
 
+dm_tensor dmi_tensor_samples(const dm_tensor *tensor, int64_t first, int64_t count) {
+    dm_tensor view = *tensor;
+    view.data = (char *)tensor->data + first * tensor->strides[0] * dm_dtype_size(tensor->dtype);
+    view.shape[0] = count;
+    return view;
+}
+
 static dm_status null_out(void) {
     return dmi_fail(DM_ERROR_INVALID_ARGUMENT, "out: expected a pointer, got NULL");
 }

@@ -18,6 +18,8 @@ struct dm_tensor {
 
 /* Fills a tensor on the stack that refers to `data`, contiguous; needs no destroy. */
 void dmi_tensor_view(dm_tensor *view, void *data, dm_dtype dtype, int32_t rank, const int64_t *shape);
+/* A view of the `count` samples from `first` on, the first dimension. */
+dm_tensor dmi_tensor_samples(const dm_tensor *tensor, int64_t first, int64_t count);
 
 #define DMI_ANY (-1) /* any size, in dmi_tensor_check() */
 /* Checks that `tensor` (named `name` in messages) is not NULL, has `dtype` (0: any) and shape (rank < 0:
