@@ -314,7 +314,10 @@ DM_API const char *dm_lr_schedule_name(dm_lr_schedule value);
 DM_API dm_lr_schedule dm_lr_schedule_from_name(const char *name);
 
 /** Creates a trainer: a TRAIN session of (batch, height, width), an optimizer, and every buffer that a step
- * needs.
+ * needs. With accumulation 1 a large batch of a network with small weights goes forward and backward in
+ * pieces whose activations fit the caches, which is faster and needs the memory of a piece; how many is a
+ * function of network, image size and batch, not of the threads. The mean over the whole batch is what is
+ * differentiated.
  *
  *  What is learned follows from the scheduler's process: DISCRETE, the prediction type's target with
  * dm_scheduler_loss(); EDM, dm_edm_loss() through the preconditioning; VE, the same with the denoiser itself

@@ -75,26 +75,48 @@ static dmi_backward backward_of(dm_session_mode mode) {
     return mode == DM_SESSION_TRAIN ? DMI_BACKWARD_ALL : DMI_BACKWARD_INPUT;
 }
 
-/* A forward pass goes through the batch in pieces whose activations stay in the caches; every piece reads the
- * weights again. Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks need 5
- * to 16 MB, and fewer than four images never pay. */
-enum { CHUNK_BYTES = 10 * 1024 * 1024, CHUNK_MIN = 4 };
+/* A batch goes through in pieces whose activations stay in the caches; every piece reads the weights again.
+ * Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks are 5 to 16 MB for
+ * inference, where many threads have more caches to fill, and 25 to 100 MB for training, where a piece must
+ * not depend on the threads and pays for the weights' transforms and gradients. */
+enum { INFER_BYTES = 10 * 1024 * 1024, TRAIN_BYTES = 48 * 1024 * 1024, TRAIN_WEIGHTS = 12, PIECE_MIN = 4 };
 
-static dm_status create_plan(dm_session *s) {
+/* Images of the fewest pieces of about equal size that need `bytes` at most, but PIECE_MIN. */
+static int64_t piece_of(const dm_session *s, int64_t bytes) {
     const int64_t batch = s->options.batch;
-    const dmi_backward backward = backward_of(s->options.mode);
-    dm_status status = dmi_plan_create(s->net, s->dtype, s->options.storage_dtype, s->kernels,
-                                       s->options.conv_algorithm, batch, s->input_shape, backward, &s->plan);
-    s->chunk = batch;
-    if (status || backward != DMI_BACKWARD_NONE) return status;
-    const int64_t fitting = CHUNK_BYTES / ((int64_t)s->plan.arena_size / batch + 1);
-    const int64_t wanted = fitting < CHUNK_MIN ? CHUNK_MIN : fitting;
-    if (wanted >= batch) return DM_OK;
-    const int64_t pieces = (batch + wanted - 1) / wanted;
-    s->chunk = (batch + pieces - 1) / pieces;
-    dmi_plan_destroy(s->net, &s->plan);
+    const int64_t fitting = bytes / ((int64_t)s->plan.arena_size / batch + 1);
+    const int64_t most = fitting < PIECE_MIN ? PIECE_MIN : fitting;
+    const int64_t pieces = (batch + most - 1) / most;
+    return (batch + pieces - 1) / pieces;
+}
+
+static dm_status plan_for(dm_session *s, int64_t batch) {
     return dmi_plan_create(s->net, s->dtype, s->options.storage_dtype, s->kernels, s->options.conv_algorithm,
-                           s->chunk, s->input_shape, backward, &s->plan);
+                           batch, s->input_shape, backward_of(s->options.mode), &s->plan);
+}
+
+/* Whether a sample's values depend on the others of its batch. */
+static int mixes_samples(const dm_net *net) {
+    for (int32_t n = 0; n < net->num_nodes; n++)
+        if (net->nodes[n].op == DMI_OP_BATCH_NORM) return 1;
+    return 0;
+}
+
+static int64_t piece_bytes(const dm_session *s) {
+    const int64_t workers = dmi_num_workers(s->context), flat = s->net->flat_size * dm_dtype_size(s->dtype);
+    if (s->options.mode == DM_SESSION_INFER) return workers > 2 ? INFER_BYTES / 2 * workers : INFER_BYTES;
+    return TRAIN_WEIGHTS * flat > TRAIN_BYTES ? TRAIN_WEIGHTS * flat : TRAIN_BYTES;
+}
+
+static dm_status create_plan(dm_session *s, int in_pieces) {
+    dm_status status = plan_for(s, s->options.batch);
+    s->chunk = s->options.batch;
+    if (status || !in_pieces || mixes_samples(s->net)) return status;
+    s->chunk = piece_of(s, piece_bytes(s));
+    if (s->chunk == s->options.batch) return DM_OK;
+    dmi_plan_destroy(s->net, &s->plan);
+    if (s->options.mode == DM_SESSION_TRAIN) s->options.batch = (int32_t)s->chunk;
+    return plan_for(s, s->chunk);
 }
 
 static void *at(char *base, size_t offset) {
@@ -166,7 +188,21 @@ static dm_status allocate(dm_session *s) {
     return s->gradients32 ? DM_OK : DM_ERROR_OUT_OF_MEMORY;
 }
 
-dm_status dm_session_create(const dm_net *net, const dm_session_options *options, dm_session **out) {
+/* What a plan is made from. */
+static void set_up(dm_session *s, const dm_net *net, const dm_session_options *o) {
+    s->context = net->context;
+    s->net = net;
+    s->options = *o;
+    s->dtype = o->compute_dtype;
+    s->dropout.step = o->mode == DM_SESSION_TRAIN ? 0 : -1;
+    s->kernels = dmi_kernels_get_f32();
+    if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
+    s->input_shape = net->is_image ? (dmi_shape){o->height, o->width, net->in_channels}
+                                   : (dmi_shape){1, 1, net->in_channels};
+}
+
+static dm_status create(const dm_net *net, const dm_session_options *options, int trains_in_pieces,
+                        dm_session **out) {
     dm_session_options o = default_options;
     dm_session *s = NULL;
     dm_status status;
@@ -178,16 +214,8 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
     DM_TRY(choose_conv(&o.conv_algorithm));
     s = dmi_calloc(net->context, sizeof *s);
     if (!s) return dm_last_status();
-    s->context = net->context;
-    s->net = net;
-    s->options = o;
-    s->dtype = o.compute_dtype;
-    s->dropout.step = o.mode == DM_SESSION_TRAIN ? 0 : -1;
-    s->kernels = dmi_kernels_get_f32();
-    if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();
-    s->input_shape = net->is_image ? (dmi_shape){o.height, o.width, net->in_channels}
-                                   : (dmi_shape){1, 1, net->in_channels};
-    DM_TRY(create_plan(s));
+    set_up(s, net, &o);
+    DM_TRY(create_plan(s, o.mode == DM_SESSION_INFER || trains_in_pieces));
     s->output_shape = s->plan.nodes[net->output_node].shape;
     DM_TRY(allocate(s));
     connect(s);
@@ -196,6 +224,14 @@ dm_status dm_session_create(const dm_net *net, const dm_session_options *options
 done:
     dm_session_destroy(s);
     return status;
+}
+
+dm_status dm_session_create(const dm_net *net, const dm_session_options *options, dm_session **out) {
+    return create(net, options, 0, out);
+}
+
+dm_status dmi_session_create_pieces(const dm_net *net, const dm_session_options *options, dm_session **out) {
+    return create(net, options, 1, out);
 }
 
 void dm_session_destroy(dm_session *session) {

@@ -270,73 +270,112 @@ static dm_status make_input(dm_trainer *trainer, const dm_tensor *x0, const dm_t
 
 /* ---- the loss ---- */
 
-static dmi_numbers floats(const dm_tensor *tensor) {
-    return (dmi_numbers){tensor->data, 0};
+/* Samples [first, first + count) of the batch: what a session takes at once. */
+typedef struct piece {
+    int64_t first, count;
+    double scale; /* of the gradient of the piece's mean loss, 0: none */
+} piece;
+
+static dmi_numbers floats_of(const dm_tensor *tensor, const piece *p) {
+    return (dmi_numbers){dmi_tensor_samples(tensor, p->first, p->count).data, 0};
 }
 
-/* Losses of all samples into o->losses. */
-static void run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, dmi_numbers weights,
-                       double scale) {
+/* Losses of a piece into o->losses; returns their mean. */
+static double run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, const piece *p) {
     dmi_objective *o = &trainer->objective;
-    const dmi_numbers none = {NULL, 0}, grad = scale != 0.0 ? floats(trainer->target) : none;
+    const dmi_numbers none = {NULL, 0}, grad = p->scale != 0.0 ? floats_of(trainer->target, p) : none;
+    const dmi_numbers weights = {o->is_weighted ? o->weights + p->first : NULL, 1};
+    const dm_tensor t = dmi_tensor_samples(trainer->t, p->first, p->count);
+    const dm_tensor labels = dmi_tensor_samples(trainer->net_labels, p->first, p->count);
+    double *losses = o->losses + p->first;
     if (o->kind == DMI_OBJECTIVE_CLASSIFY) {
-        const dmi_entropy_batch e = {.logits = floats(trainer->out),
+        const dmi_entropy_batch e = {.logits = floats_of(trainer->out, p),
                                      .grad = grad,
-                                     .labels = trainer->net_labels,
+                                     .labels = &labels,
                                      .smoothing = trainer->options.label_smoothing,
-                                     .grad_scale = scale,
-                                     .batch = trainer->shape[0],
+                                     .grad_scale = p->scale,
+                                     .batch = p->count,
                                      .classes = trainer->net->out_channels,
-                                     .losses = o->losses};
+                                     .losses = losses};
         dmi_entropy_run(&e, trainer->context);
     } else if (o->kind == DMI_OBJECTIVE_LOSS) {
         const dmi_loss_batch l = {.scheduler = trainer->scheduler,
                                   .options = o->loss,
-                                  .output = floats(trainer->out),
-                                  .x0 = floats(x0),
-                                  .noise = floats(noise),
+                                  .output = floats_of(trainer->out, p),
+                                  .x0 = floats_of(x0, p),
+                                  .noise = floats_of(noise, p),
                                   .weights = weights,
                                   .grad = grad,
-                                  .grad_scale = scale,
-                                  .t = trainer->t,
-                                  .batch = trainer->shape[0],
+                                  .grad_scale = p->scale,
+                                  .t = &t,
+                                  .batch = p->count,
                                   .numel = trainer->numel,
                                   .halves = trainer->net->out_channels / trainer->net->in_channels,
-                                  .losses = o->losses};
+                                  .losses = losses};
         dmi_loss_run(&l, trainer->context);
     } else {
-        const dmi_level_batch l = {.levels = o->levels,
-                                   .output = floats(trainer->out),
-                                   .x0 = floats(x0),
-                                   .noise = floats(noise),
+        const dmi_level_batch l = {.levels = o->levels + p->first,
+                                   .output = floats_of(trainer->out, p),
+                                   .x0 = floats_of(x0, p),
+                                   .noise = floats_of(noise, p),
                                    .grad = grad,
-                                   .grad_scale = scale,
-                                   .batch = trainer->shape[0],
+                                   .grad_scale = p->scale,
+                                   .batch = p->count,
                                    .numel = trainer->numel,
-                                   .losses = o->losses};
+                                   .losses = losses};
         dmi_level_loss(&l, trainer->context);
     }
+    return dmi_mean_loss(losses, weights, p->count, NULL);
 }
 
-dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, double scale,
-                            double *loss) {
+static double mse(dm_trainer *trainer, const piece *p) {
+    const dm_tensor out = dmi_tensor_samples(trainer->out, p->first, p->count);
+    const dm_tensor target = dmi_tensor_samples(trainer->target, p->first, p->count);
+    return dmi_mse_loss(trainer->context, out.data, target.data, p->count * trainer->numel, p->scale,
+                        trainer->block_sums);
+}
+
+/* Forward, loss and, with a scale, backward of a piece. */
+static dm_status run_piece(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise, const piece *p,
+                           double *loss) {
     dm_status status = DM_OK;
-    dmi_objective *o = &trainer->objective;
-    const dm_tensor *labels = trainer->net->label_node >= 0 ? trainer->net_labels : NULL;
+    dm_tensor whole = dmi_trainer_net_view(trainer, trainer->x_t);
+    const dm_tensor x_t = dmi_tensor_samples(&whole, p->first, p->count);
+    const dm_tensor net_t = dmi_tensor_samples(trainer->net_t, p->first, p->count);
+    const dm_tensor labels = dmi_tensor_samples(trainer->net_labels, p->first, p->count);
+    whole = dmi_trainer_out_view(trainer, trainer->out);
+    dm_tensor out = dmi_tensor_samples(&whole, p->first, p->count);
+    DM_TRY(dm_session_forward(trainer->session, &x_t, &net_t, trainer->net->label_node >= 0 ? &labels : NULL,
+                              &out));
+    *loss =
+        trainer->objective.kind == DMI_OBJECTIVE_MSE ? mse(trainer, p) : run_losses(trainer, x0, noise, p);
+    if (p->scale == 0.0) return DM_OK;
+    DM_TRY(dmi_trainer_check_loss(*loss, "loss", trainer->step));
+    whole = dmi_trainer_out_view(trainer, trainer->target);
+    const dm_tensor grad_out = dmi_tensor_samples(&whole, p->first, p->count);
+    DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
+done:
+    return status;
+}
+
+dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise,
+                            int64_t first_image, double scale, double *loss) {
+    dm_status status = DM_OK;
+    const int64_t batch = trainer->shape[0], most = trainer->session->options.batch;
+    const int64_t step = scale != 0.0 ? trainer->step : -1; /* dropout is for training */
+    double sum = 0.0, value = 0.0;
     DM_TRY(make_input(trainer, x0, noise));
-    const dm_tensor x_t = dmi_trainer_net_view(trainer, trainer->x_t);
-    dm_tensor out = dmi_trainer_out_view(trainer, trainer->out);
-    if (o->kind == DMI_OBJECTIVE_MSE)
+    if (trainer->objective.kind == DMI_OBJECTIVE_MSE)
         DM_TRY(dm_scheduler_target(trainer->scheduler, x0, noise, trainer->t, trainer->target));
-    DM_TRY(dm_session_forward(trainer->session, &x_t, trainer->net_t, labels, &out));
-    if (o->kind == DMI_OBJECTIVE_MSE) {
-        *loss = dmi_mse_loss(trainer->context, out.data, trainer->target->data,
-                             trainer->shape[0] * trainer->numel, scale, trainer->block_sums);
-    } else {
-        const dmi_numbers weights = {o->is_weighted ? o->weights : NULL, 1};
-        run_losses(trainer, x0, noise, weights, scale);
-        *loss = dmi_mean_loss(o->losses, weights, trainer->shape[0], NULL);
+    for (piece p = {0}; p.first < batch; p.first += p.count) {
+        p.count = batch - p.first < most ? batch - p.first : most;
+        const double share = (double)p.count / (double)batch;
+        p.scale = scale * share;
+        DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, step, first_image + p.first));
+        DM_TRY(run_piece(trainer, x0, noise, &p, &value));
+        sum += share * value;
     }
+    *loss = sum;
 done:
     return status;
 }

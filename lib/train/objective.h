@@ -44,11 +44,12 @@ dm_status dmi_objective_create(struct dm_trainer *trainer);
 void dmi_objective_destroy(struct dm_trainer *trainer);
 /* The caller's noise levels instead of drawn ones: f32 or f64 [B]. */
 dm_status dmi_objective_take_sigmas(struct dm_trainer *trainer, const dm_tensor *sigmas);
-/* Mean loss of a batch; scale != 0: leaves the loss's gradient with respect to the output, times scale, in
- * trainer->target. */
+/* Mean loss of a batch, whose first image is the step's first_image-th, in pieces of the session's batch;
+ * scale != 0: trains, which adds the loss's gradient times scale to the session's. NUMERIC: a loss is not
+ * finite; the gradients of earlier pieces have been added. */
 dm_status dmi_objective_run(struct dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise,
-                            double scale, double *loss);
-/* After a backward; after the step's last; when the step is dropped. */
+                            int64_t first_image, double scale, double *loss);
+/* After a run that trains; after the step's last; when the step is dropped. */
 void dmi_objective_note(struct dm_trainer *trainer);
 void dmi_objective_commit(struct dm_trainer *trainer);
 void dmi_objective_drop(struct dm_trainer *trainer);

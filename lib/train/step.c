@@ -94,7 +94,7 @@ dm_tensor dmi_trainer_out_view(const dm_trainer *trainer, const dm_tensor *out) 
     return view_of(trainer, out, trainer->net->is_image && !trainer->net->out_is_vector);
 }
 
-static dm_status check_loss(double loss, const char *what, int64_t step) {
+dm_status dmi_trainer_check_loss(double loss, const char *what, int64_t step) {
     if (isfinite(loss)) return DM_OK;
     return dmi_fail(DM_ERROR_NUMERIC, "%s: expected a finite number, got %g in step %lld", what, loss,
                     (long long)step);
@@ -149,11 +149,11 @@ dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const
     }
     if (t == NULL) dmi_draw_t(trainer, DMI_PURPOSE_T, trainer->step, first_image);
     dmi_drop_labels(trainer, trainer->step, first_image);
-    DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, trainer->step, first_image));
-    DM_TRY(dmi_objective_run(trainer, &x0_view, &noise_view, 1.0 / trainer->options.accumulation, &value));
-    DM_TRY(check_loss(value, "loss", trainer->step));
-    const dm_tensor grad_out = dmi_trainer_out_view(trainer, trainer->target);
-    DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
+    status = dmi_objective_run(trainer, &x0_view, &noise_view, first_image,
+                               1.0 / trainer->options.accumulation, &value);
+    if (status != DM_OK && trainer->options.accumulation == 1)
+        dmi_trainer_drop_micro(trainer); /* the gradients of the pieces before */
+    if (status != DM_OK) return status;
     dmi_objective_note(trainer);
     trainer->micro++;
     if (trainer->micro == trainer->options.accumulation) DM_TRY(optimize(trainer, total_steps));
@@ -209,7 +209,6 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
     const int64_t count = batches < available ? batches : available;
     dm_tensor *labels = dmi_trainer_wants_labels(trainer, data) ? trainer->labels : NULL;
     double sum = 0.0, value = 0.0;
-    DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, -1, 0));
     for (int64_t i = 0; i < count; i++) {
         if (data->next != NULL) {
             DM_TRY(dm_dataset_next(data, trainer->x0, labels));
@@ -219,10 +218,10 @@ dm_status dmi_trainer_validate(dm_trainer *trainer, dm_dataset *data, int32_t ba
         DM_TRY(take_labels(trainer, labels));
         dmi_draw_t(trainer, DMI_PURPOSE_VALIDATION_T, 0, i * batch);
         dmi_draw_noise(trainer, DMI_PURPOSE_VALIDATION_NOISE, 0, i * batch);
-        DM_TRY(dmi_objective_run(trainer, trainer->x0, trainer->noise, 0.0, &value));
+        DM_TRY(dmi_objective_run(trainer, trainer->x0, trainer->noise, i * batch, 0.0, &value));
         sum += value;
     }
-    DM_TRY(check_loss(sum / (double)count, "validation loss", trainer->step));
+    DM_TRY(dmi_trainer_check_loss(sum / (double)count, "validation loss", trainer->step));
     *loss = sum / (double)count;
 done:
     return status;

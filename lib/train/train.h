@@ -116,6 +116,8 @@ dm_status dmi_trainer_note(dm_trainer *trainer, dm_status status);
 /* dm_trainer_step() without keeping the message. */
 dm_status dmi_trainer_micro_step(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *labels,
                                  const dm_tensor *t, const dm_tensor *noise, double *loss);
+/* NUMERIC when the loss of a step is not finite. */
+dm_status dmi_trainer_check_loss(double loss, const char *what, int64_t step);
 /* Forgets micro-batches of a step that will not be finished. */
 void dmi_trainer_drop_micro(dm_trainer *trainer);
 /* dm_trainer_validate() without the checks. */

@@ -142,7 +142,9 @@ static dm_status create_session(dm_trainer *trainer) {
     options.height = trainer->net->is_image ? trainer->options.height : 0;
     options.width = trainer->net->is_image ? trainer->options.width : 0;
     options.storage_dtype = trainer->options.storage_dtype;
-    return dm_session_create(trainer->net, &options, &trainer->session);
+    /* A micro-batch of several is taken as a whole: a bad loss must leave the gradients as they were. */
+    return (trainer->options.accumulation == 1 ? dmi_session_create_pieces : dm_session_create)(
+        trainer->net, &options, &trainer->session);
 }
 
 static dm_status take_options(dm_trainer *trainer, const dm_scheduler *scheduler,

@@ -51,6 +51,7 @@ static void measure_train(bench *b, const char *name) {
     bench_result result = {.batch = b->batch,
                            .images = b->batch,
                            .flops = bench_forward_flops(session) + bench_backward_flops(session)};
+    result.flops *= (double)b->batch / session->options.batch; /* the trainer may pass it through in pieces */
     (void)snprintf(result.name, sizeof result.name, "%s", name);
     bench_time(b, &result, train_step, &t);
     dm_trainer_destroy(t.trainer);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "diffusion.h"
+#include "graph/session.h"
 
 enum { SIDE = 28, PIXELS = SIDE * SIDE, MOST = 64 };
 static float images[MOST * PIXELS], times[MOST];
@@ -152,6 +153,38 @@ static void test_training(void **state) {
     check_training(1, 4);
 }
 
+static int32_t piece_of(int32_t threads, int32_t batch) {
+    dm_context *context = make_context(threads);
+    dm_net *net = make_net(context, 0);
+    dm_session_options options;
+    dm_session *session;
+    dm_session_options_init(&options, sizeof options);
+    options.mode = DM_SESSION_TRAIN;
+    options.batch = batch;
+    options.height = options.width = 2 * SIDE;
+    assert_int_equal(dmi_session_create_pieces(net, &options, &session), DM_OK);
+    const int32_t piece = session->options.batch;
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+    return piece;
+}
+
+/* Pieces of training: about equal, the same for any number of threads, and none of a small batch. */
+static void test_pieces(void **state) {
+    (void)state;
+    const int32_t piece = piece_of(1, MOST);
+    assert_in_range(piece, 4, MOST / 2);
+    assert_int_equal(piece_of(7, MOST), piece);
+    assert_int_equal(piece_of(2, piece), piece);
+    assert_int_equal(piece_of(2, 3), 3);
+    for (int32_t batch = piece + 1; batch <= MOST; batch += 9) {
+        const int32_t part = piece_of(2, batch), count = (batch + part - 1) / part;
+        assert_int_equal(part, (batch + count - 1) / count);
+        assert_true(part <= piece + 1);
+    }
+}
+
 static int setup(void **state) {
     dm_rng *rng;
     dm_tensor *all = wrap(images, 4, MOST);
@@ -165,6 +198,7 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_training)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_training),
+                                       cmocka_unit_test(test_pieces)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -498,9 +498,9 @@ static void winograd(void **state) {
     check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
     check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
     check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0); /* several blocks and chunks */
-    check_all(conv(260, 7, 7, 8, 35, 3, 1, 1), 0); /* enough tiles for slots of weight gradients */
-    check_all(with_algorithm(conv(1100, 3, 4, 17, 9, 3, 1, 1), DMI_CONV_WINOGRAD), 1);
-    check_all(transposed(260, 7, 5, 21, 8, 3, 1, 1, 0), 0);
+    check_all(conv(130, 7, 7, 8, 35, 3, 1, 1), 0); /* enough tiles for slots of weight gradients */
+    check_all(with_algorithm(conv(550, 3, 4, 17, 9, 3, 1, 1), DMI_CONV_WINOGRAD), 1);
+    check_all(transposed(130, 7, 5, 21, 8, 3, 1, 1, 0), 0);
     check_all(conv(2, 28, 28, 16, 16, 3, 1, 1), 16);
     check_all(conv(1, 40, 33, 8, 16, 3, 1, 1), 0);
     check_all(transposed(2, 7, 9, 16, 20, 3, 1, 1, 0), 0);

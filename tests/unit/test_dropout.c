@@ -34,14 +34,15 @@ static dm_trainer *new_trainer(dm_net *net, const dm_scheduler *scheduler, int32
     return trainer;
 }
 
-/* Mean loss of the first step, `batch` images at a time. */
-static double first_loss(int32_t batch, double dropout) {
+/* Mean loss of the first step, `batch` images at a time, which pass through the network in pieces. */
+static double first_loss(int32_t batch, int32_t piece, double dropout) {
     dm_scheduler *scheduler;
     dm_tensor *images = new_images(COUNT), *part = new_images(batch);
     double sum = 0;
     OK(dm_scheduler_create(NULL, NULL, &scheduler));
     dm_net *net = new_net(dropout);
     dm_trainer *trainer = new_trainer(net, scheduler, batch);
+    cut_batch(trainer, piece);
     for (int32_t first = 0; first < COUNT; first += batch) {
         double loss;
         memcpy(dm_tensor_data(part), (float *)dm_tensor_data(images) + first * SIDE * SIDE,
@@ -58,11 +59,12 @@ static double first_loss(int32_t batch, double dropout) {
 }
 
 static void test_batches(void **state) {
-    const double whole = first_loss(COUNT, 0.25);
+    const double whole = first_loss(COUNT, COUNT, 0.25);
     (void)state;
-    assert_true(fabs(first_loss(2, 0.25) - whole) < 1e-6 * whole);
-    assert_true(fabs(first_loss(1, 0.25) - whole) < 1e-6 * whole);
-    assert_true(fabs(first_loss(COUNT, 0) - whole) > 1e-4 * whole);
+    assert_true(fabs(first_loss(2, 2, 0.25) - whole) < 1e-6 * whole);
+    assert_true(fabs(first_loss(1, 1, 0.25) - whole) < 1e-6 * whole);
+    assert_true(fabs(first_loss(COUNT, 3, 0.25) - whole) < 1e-6 * whole);
+    assert_true(fabs(first_loss(COUNT, COUNT, 0) - whole) > 1e-4 * whole);
 }
 
 /* The loss of held-out images is that of the network without dropout, also after a step. */

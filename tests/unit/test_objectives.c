@@ -251,6 +251,70 @@ static void test_resume(void **state) {
     check_resume(&s);
 }
 
+/* ---- a batch in pieces ---- */
+
+static void compare_weights(const setting *s, const dm_net *a, const dm_net *b) {
+    for (int64_t i = 0; i < a->flat_size; i++)
+        if (!(fabsf(a->weights[i] - b->weights[i]) <= 2e-5f))
+            fail_msg("%s: weight %d: %g whole, %g in pieces", s->name, (int)i, (double)a->weights[i],
+                     (double)b->weights[i]);
+}
+
+static void check_pieces(setting *s) {
+    run whole = start(s, 1), parts = start(s, 2);
+    double loss[2] = {0};
+    cut_batch(parts.trainer, 3); /* of 4 */
+    OK(dm_trainer_fit(whole.trainer, whole.data, 6));
+    OK(dm_trainer_fit(parts.trainer, parts.data, 6));
+    compare_weights(s, whole.net, parts.net);
+    OK(dm_trainer_validate(whole.trainer, whole.data, 3, &loss[0]));
+    OK(dm_trainer_validate(parts.trainer, parts.data, 3, &loss[1]));
+    if (!(fabs(loss[0] - loss[1]) <= 1e-4 * fabs(loss[0])))
+        fail_msg("%s: loss %g whole, %g in pieces", s->name, loss[0], loss[1]);
+    end(&whole);
+    end(&parts);
+}
+
+static void test_pieces(void **state) {
+    (void)state;
+    setting s;
+    for (int i = 0; i < NUM_SETTINGS; i++) {
+        settings[i](&s);
+        check_pieces(&s);
+    }
+    init_setting(&s, "plain");
+    check_pieces(&s);
+    hybrid(&s);
+    s.name = "importance";
+    s.scheduler.num_train_timesteps = 3;
+    s.options.importance_sampling = 1;
+    s.options.importance_history = 1;
+    s.options.importance_uniform = 0.1;
+    check_pieces(&s);
+}
+
+/* A loss that is not finite in the last piece leaves no gradient of those before it. */
+static void test_bad_piece(void **state) {
+    (void)state;
+    setting s;
+    const int64_t shape[2] = {BATCH, PIXELS};
+    dm_tensor *x0 = make_normal(1, 2, shape), *bad = make_normal(2, 2, shape);
+    ((float *)bad->data)[BATCH * PIXELS - 1] = NAN;
+    init_setting(&s, "plain");
+    run calm = start(&s, 1), disturbed = start(&s, 1);
+    cut_batch(calm.trainer, 1);
+    cut_batch(disturbed.trainer, 1);
+    FAILS(DM_ERROR_NUMERIC, "loss", dm_trainer_step(disturbed.trainer, bad, NULL, NULL, NULL, NULL));
+    assert_memory_equal(calm.net->weights, disturbed.net->weights, weight_bytes(calm.net));
+    OK(dm_trainer_step(calm.trainer, x0, NULL, NULL, NULL, NULL));
+    OK(dm_trainer_step(disturbed.trainer, x0, NULL, NULL, NULL, NULL));
+    assert_memory_equal(calm.net->weights, disturbed.net->weights, weight_bytes(calm.net));
+    end(&calm);
+    end(&disturbed);
+    dm_tensor_destroy(x0);
+    dm_tensor_destroy(bad);
+}
+
 /* Importance sampling has learned which timesteps cost more, and draws them more often. */
 static void test_importance(void **state) {
     (void)state;
@@ -350,7 +414,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_loop),      cmocka_unit_test(test_resume),
         cmocka_unit_test(test_importance),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_step_refusals),
+        cmocka_unit_test(test_step_refusals), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_bad_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

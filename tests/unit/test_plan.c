@@ -62,6 +62,38 @@ static void test_recomputed(void **state) {
     assert_true(values_a_block(DMI_ACT_NONE, 1) < 1.05);
 }
 
+static int32_t piece_of(int normalises_batch) {
+    dmi_builder b;
+    dm_net *net;
+    dm_session *session;
+    dm_session_options o;
+    assert_int_equal(dmi_builder_start(NULL, &b), DM_OK);
+    dmi_value x = dmi_build_conv(&b, dmi_build_input(&b, C, 1), C, C, 3, 1, 1, "conv", plain);
+    if (normalises_batch) {
+        const int32_t gamma = dmi_build_param(&b, "norm", "weight", 1, (int64_t[]){C}, DMI_INIT_ONES, 0),
+                      beta = dmi_build_param(&b, "norm", "bias", 1, (int64_t[]){C}, DMI_INIT_ZEROS, 0);
+        x = dmi_build_node(&b, DMI_OP_BATCH_NORM, x, -1, -1, gamma, beta, &(dmi_attr){.epsilon = 1e-3});
+    }
+    b.net->out_channels = C;
+    assert_int_equal(dmi_builder_finish(&b, x, 0, &net), DM_OK);
+    dm_session_options_init(&o, sizeof o);
+    o.mode = DM_SESSION_TRAIN;
+    o.batch = 512;
+    o.height = o.width = SIDE;
+    assert_int_equal(dmi_session_create_pieces(net, &o, &session), DM_OK);
+    const int32_t piece = session->options.batch;
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    return piece;
+}
+
+/* A batch that is normalised as a whole is trained as a whole. */
+static void test_mixed_samples(void **state) {
+    (void)state;
+    assert_true(piece_of(0) < 512);
+    assert_int_equal(piece_of(1), 512);
+}
+
 /* A second life begins before the backward that reads it first, and the nodes that it needs come first. */
 static void test_order(void **state) {
     dm_net *net = chain(3, DMI_ACT_SILU, 0);
@@ -194,6 +226,7 @@ static void test_fewer_images(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fewer_images), cmocka_unit_test(test_recomputed),
-                                       cmocka_unit_test(test_order), cmocka_unit_test(test_joined)};
+                                       cmocka_unit_test(test_order), cmocka_unit_test(test_mixed_samples),
+                                       cmocka_unit_test(test_joined)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

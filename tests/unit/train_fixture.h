@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "diffusion.h"
+#include "graph/session.h"
 #include "random/random.h"
 #include "train/train.h"
 
@@ -107,6 +108,14 @@ static inline dm_net *make_unet(dm_context *context) {
     dm_net *net = NULL;
     OK(create_unet(context, &net));
     return net;
+}
+
+/* Makes the trainer pass its batch through the network in pieces of so many images. */
+static inline void cut_batch(dm_trainer *trainer, int32_t images) {
+    dm_session_options options = trainer->session->options;
+    options.batch = images;
+    dm_session_destroy(trainer->session);
+    OK(dm_session_create(trainer->net, &options, &trainer->session));
 }
 
 static inline dm_scheduler *make_scheduler(dm_context *context, dm_prediction_type prediction) {

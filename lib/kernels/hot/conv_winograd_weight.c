@@ -19,7 +19,7 @@ enum {
     OWN_CHUNK_BYTES = 384 * 1024,
     OWN_MAX_TILES = 64,
     OWN_SLOTS = 16,
-    OWN_SLOT_TILES = 64 /* fewer are not worth a slot */
+    OWN_SLOT_TILES = 32 /* fewer are not worth a slot */
 };
 
 typedef struct plan {
