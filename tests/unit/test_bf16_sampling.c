@@ -7,6 +7,7 @@
 #include "diffusion/sampler.h"
 #include "diffusion/score_sde.h"
 #include "train_fixture.h"
+#include "unit/bf16_support.h"
 
 enum { IMAGES = 10, BATCH = 6, SIDE = 16, PIXELS = SIDE * SIDE, WIDTH = 16, LAYERS = 20 };
 
@@ -56,16 +57,6 @@ static dm_net *new_unet(dm_context *context) {
     options.seed = 5;
     OK(dm_unet_create(context, &options, &net));
     return net;
-}
-
-/* |a - b| / |a| of vectors. */
-static double distance(const float *a, const float *b, int64_t n) {
-    double difference = 0, size = 0;
-    for (int64_t i = 0; i < n; i++) {
-        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        size += (double)a[i] * (double)a[i];
-    }
-    return sqrt(difference / size);
 }
 
 /* As of one pass of the network, whose layers round by 2^-9 each. */

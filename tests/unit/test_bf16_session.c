@@ -5,6 +5,7 @@
 #include "graph/session.h"
 #include "models/architecture.h"
 #include "train_fixture.h"
+#include "unit/bf16_support.h"
 
 enum { BATCH = 6, SIDE = 16, PIXELS = SIDE * SIDE, LAYERS = 20 };
 
@@ -73,16 +74,6 @@ static result train_once(int32_t threads, dm_skip_type skip, int32_t groups, dm_
     dm_net_destroy(net);
     dm_context_destroy(context);
     return r;
-}
-
-/* |a - b| / |a| of vectors. */
-static double distance(const float *a, const float *b, int64_t n) {
-    double difference = 0, size = 0;
-    for (int64_t i = 0; i < n; i++) {
-        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        size += (double)a[i] * (double)a[i];
-    }
-    return sqrt(difference / size);
 }
 
 /* Each of about 20 layers rounds by 2^-9 at most. In a gradient a share of up to 2^-9 of a layer's ReLUs,

@@ -497,7 +497,7 @@ static void winograd(void **state) {
     check_all(with_algorithm(conv(4, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
     check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
     check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
-    check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0); /* several blocks and chunks */
+    check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0);   /* several blocks and chunks */
     check_all(conv(130, 7, 7, 8, 35, 3, 1, 1), 0); /* enough tiles for slots of weight gradients */
     check_all(with_algorithm(conv(550, 3, 4, 17, 9, 3, 1, 1), DMI_CONV_WINOGRAD), 1);
     check_all(transposed(130, 7, 5, 21, 8, 3, 1, 1, 0), 0);
