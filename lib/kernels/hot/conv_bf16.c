@@ -2,7 +2,7 @@
  * (AVX512_BF16), sums in f32. Numbers below 2^-126 count as zero. Its functions name the instructions that
  * they need, so that no further copy of all kernels is built; who calls them has asked the processor
  * (dmi_cpu_has_bf16). */
-#include "kernels/hot/conv_internal.h"
+#include "kernels/hot/conv_tile.h"
 
 #if CONV_HAVE_BF16
 
@@ -19,26 +19,28 @@ BF16 static inline __attribute__((always_inline)) __m512bh splat_pair(const uint
 }
 
 #define DEFINE_ROWS(M)                                                                                       \
-    BF16 static void rows_##M(const void *const *rows, const int64_t *taps, int64_t num_taps, int64_t pairs, \
-                              const uint16_t *w, real *out, int64_t ld_out) {                                \
+    BF16 static void rows_##M(const source *from, const int64_t *offsets, int64_t tiles,                     \
+                              const uint16_t *panel, const target *to, const int64_t *pixels) {              \
+        const int64_t num_taps = from->num_taps, pairs = from->depth / 2;                                    \
         if (num_taps <= 0 || pairs <= 0) __builtin_unreachable();                                            \
-        __m512 acc[M][2];                                                                                    \
-        for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = _mm512_setzero_ps();                             \
-        for (int64_t t = 0; t < num_taps; t++) {                                                             \
-            const uint16_t *a[M];                                                                            \
-            for (int m = 0; m < M; m++) a[m] = (const uint16_t *)rows[m] + taps[t];                          \
-            for (int64_t i = 0; i < pairs; i++, w += 2 * NR) {                                               \
-                const __m512bh w0 = load_pairs(w), w1 = load_pairs(w + NR);                                  \
-                for (int m = 0; m < M; m++) {                                                                \
-                    const __m512bh s = splat_pair(a[m] + 2 * i);                                             \
-                    acc[m][0] = _mm512_dpbf16_ps(acc[m][0], s, w0);                                          \
-                    acc[m][1] = _mm512_dpbf16_ps(acc[m][1], s, w1);                                          \
+        for (; tiles > 0; tiles--, offsets += M, pixels += M) {                                              \
+            const uint16_t *w = panel;                                                                       \
+            vf acc[M][2];                                                                                    \
+            for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero();                                     \
+            for (int64_t t = 0; t < num_taps; t++) {                                                         \
+                const uint16_t *a[M];                                                                        \
+                for (int m = 0; m < M; m++)                                                                  \
+                    a[m] = (const uint16_t *)from->base + offsets[m] + from->taps[t];                        \
+                for (int64_t i = 0; i < pairs; i++, w += 2 * NR) {                                           \
+                    const __m512bh w0 = load_pairs(w), w1 = load_pairs(w + NR);                              \
+                    for (int m = 0; m < M; m++) {                                                            \
+                        const __m512bh s = splat_pair(a[m] + 2 * i);                                         \
+                        acc[m][0] = (vf)_mm512_dpbf16_ps((__m512)acc[m][0], s, w0);                          \
+                        acc[m][1] = (vf)_mm512_dpbf16_ps((__m512)acc[m][1], s, w1);                          \
+                    }                                                                                        \
                 }                                                                                            \
             }                                                                                                \
-        }                                                                                                    \
-        for (int m = 0; m < M; m++) {                                                                        \
-            vstore(out + m * ld_out, (vf)acc[m][0]);                                                         \
-            vstore(out + m * ld_out + W, (vf)acc[m][1]);                                                     \
+            finish_rows(M, acc, to, pixels);                                                                 \
         }                                                                                                    \
     }
 
@@ -57,17 +59,22 @@ DEFINE_ROWS(12)
 DEFINE_ROWS(13)
 DEFINE_ROWS(14)
 
-typedef void (*rows_fn)(const void *const *rows, const int64_t *taps, int64_t num_taps, int64_t pairs,
-                        const uint16_t *w, real *out, int64_t ld_out);
+typedef void (*rows_fn)(const source *from, const int64_t *offsets, int64_t tiles, const uint16_t *panel,
+                        const target *to, const int64_t *pixels);
 static const rows_fn rows_table[MR] = {rows_1, rows_2, rows_3,  rows_4,  rows_5,  rows_6,  rows_7,
                                        rows_8, rows_9, rows_10, rows_11, rows_12, rows_13, rows_14};
 
-void conv_rows_bf16(const void *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
-                    int64_t depth, const void *w, real *out, int64_t ld_out) {
-    if (num_taps > 0)
-        rows_table[count - 1](rows, taps, num_taps, depth / 2, (const uint16_t *)w, out, ld_out);
-    else
-        for (int64_t m = 0; m < count; m++) memset(out + m * ld_out, 0, NR * sizeof(real));
+void conv_rows_bf16(const source *from, const int64_t *offsets, int64_t count, const void *panel,
+                    const target *to, const int64_t *pixels) {
+    const tile_cut t = cut_tiles(count);
+    const uint16_t *w = (const uint16_t *)panel;
+    if (from->num_taps == 0) {
+        conv_finish_zeros(pixels, count, to);
+        return;
+    }
+    rows_table[t.rows - 1](from, offsets, t.large, w, to, pixels);
+    if (t.small > 0)
+        rows_table[t.rows - 2](from, offsets + t.large * t.rows, t.small, w, to, pixels + t.large * t.rows);
 }
 
 void conv_pack_bf16(const real *weights, uint16_t *out) {
@@ -78,9 +85,9 @@ void conv_pack_bf16(const real *weights, uint16_t *out) {
 
 #else
 
-void conv_rows_bf16(const void *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
-                    int64_t depth, const void *w, real *out, int64_t ld_out) {
-    (void)rows, (void)count, (void)taps, (void)num_taps, (void)depth, (void)w, (void)out, (void)ld_out;
+void conv_rows_bf16(const source *from, const int64_t *offsets, int64_t count, const void *panel,
+                    const target *to, const int64_t *pixels) {
+    (void)from, (void)offsets, (void)count, (void)panel, (void)to, (void)pixels;
 }
 
 void conv_pack_bf16(const real *weights, uint16_t *out) {

@@ -5,17 +5,10 @@
  * cross image rows:
  *
  *     phase (r_y, r_x):  pixel p -> source offset[p], destination pixel[p];  tap t -> offset tap[t]
- *     for each panel: for each tile of MR pixels: rows(), finish()
- *
- * With few source channels per group the taps are gathered into patches [pixel][tap][channel] first. */
+ *     for each panel: conv_rows() */
 #include "kernels/hot/conv_internal.h"
 
-enum {
-    PATCH_MAX_CHANNELS = 4,
-    BAND_BYTES = 320 * 1024,
-    FLAT_BAND_BYTES = 128 * 1024,
-    BAND_MIN_PIXELS = 4 * MR
-};
+enum { BAND_BYTES = 320 * 1024, FLAT_BAND_BYTES = 128 * 1024, BAND_MIN_PIXELS = 4 * MR };
 
 /* How the work is cut; it may depend on the number of workers, since no sum crosses a block. */
 typedef struct plan {
@@ -24,12 +17,11 @@ typedef struct plan {
     int64_t panel_parts;        /* ranges of panels */
     int64_t band_h, band_w, ld; /* padded source band in pixels, reals of a pixel */
     int64_t pixels;             /* of a band and phase, at most */
-    int32_t copy, patch;
+    int32_t copy;
 } plan;
 
 typedef struct workspace {
     void *band;
-    real *patches, *tile;
     int64_t *offset, *pixel, *tap;
 } workspace;
 
@@ -46,7 +38,7 @@ typedef struct job {
 } job;
 
 static plan make_plan(const gather *g, int64_t ld_src, int32_t workers) {
-    plan p = {.patch = g->src_cg <= PATCH_MAX_CHANNELS && g->taps > 1};
+    plan p = {0};
     const axis *y = &g->y, *x = &g->x;
     p.copy = g->src_bf16 != g->products || y->low < 0 || x->low < 0 ||
              (y->count - 1) * y->step + y->low + y->span > y->src ||
@@ -78,8 +70,6 @@ static workspace carve(const gather *g, const plan *p, bump *b) {
     workspace w;
     const int64_t index = (int64_t)sizeof(int64_t);
     w.band = take(b, p->copy ? p->band_h * p->band_w * p->ld * stored_bytes(g->products) : 0);
-    w.patches = take_reals(b, p->patch ? p->pixels * g->taps * g->src_cg : 0);
-    w.tile = take_reals(b, MR * NR);
     w.offset = (int64_t *)take(b, p->pixels * index);
     w.pixel = (int64_t *)take(b, p->pixels * index);
     w.tap = (int64_t *)take(b, g->taps * index);
@@ -164,62 +154,37 @@ static int64_t phase_pixels(const job *j, int64_t image, int64_t q0, int64_t q1,
     return n;
 }
 
-/* patches[pixel][tap][channel of the group]; then the pixels are `taps * src_cg` apart and there is one tap.
- */
-static void make_patches(const gather *g, const real *base, const workspace *w, int64_t pixels,
-                         int64_t taps) {
-    const int64_t c = g->src_cg;
-    real *out = w->patches;
-    for (int64_t i = 0; i < pixels; i++)
-        for (int64_t t = 0; t < taps; t++, out += c) {
-            const real *in = base + w->offset[i] + w->tap[t];
-            for (int64_t k = 0; k < c; k++) out[k] = in[k];
-        }
-}
-
-/* One register tile: pixels [first, first + count) of the phase. */
-static void run_tile(const job *j, const workspace *w, const void *base, int64_t first, int64_t count,
-                     int64_t taps, const void *panel) {
-    const gather *g = j->g;
-    const int64_t length = taps * g->src_cg, no_offset = 0;
-    if (g->products) {
-        const void *rows[MR];
-        for (int64_t m = 0; m < count; m++) rows[m] = stored_at(1, base, w->offset[first + m]);
-        conv_rows_bf16(rows, count, w->tap, taps, g->src_cg, panel, w->tile, NR);
-        return;
-    }
-    const real *rows[MR];
-    for (int64_t m = 0; m < count; m++)
-        rows[m] = j->p.patch ? w->patches + (first + m) * length : (const real *)base + w->offset[first + m];
-    conv_rows(rows, count, j->p.patch ? &no_offset : w->tap, j->p.patch ? 1 : taps,
-              j->p.patch ? length : g->src_cg, panel, w->tile, NR);
-}
-
 /* All tiles of one phase and one group for the panels [p0, p1). */
-static void run_panels(const job *j, const workspace *w, const void *base, int64_t pixels, int64_t taps,
-                       const void *packed, int64_t group, int64_t p0, int64_t p1) {
+static void run_panels(const job *j, const workspace *w, const void *base, int64_t image, int64_t pixels,
+                       int64_t taps, const void *packed, int64_t group, int64_t p0, int64_t p1) {
     const gather *g = j->g;
-    const int64_t tiles = ceil_div(pixels, MR), panel_size = taps * g->src_cg * NR;
-    if (j->p.patch) make_patches(g, (const real *)base, w, pixels, taps);
+    const DMI_R(dmi_epilogue) *e = j->epilogue;
+    const source from = {.base = base, .taps = w->tap, .num_taps = taps, .depth = g->src_cg};
+    target to = {.epilogue = e,
+                 .dst = j->dst,
+                 .ld_dst = j->ld_dst,
+                 .image_pixels = g->image_pixels,
+                 .dst_bf16 = g->dst_bf16};
+    if (e && e->image_bias && !g->flat) to.image_bias = e->image_bias + image * e->image_bias_ld;
     for (int64_t p = p0; p < p1; p++) {
-        const int64_t n = imin(NR, g->dst_cg - p * NR);
-        for (int64_t i = 0; i < tiles; i++) {
-            const int64_t first = pixels * i / tiles, count = pixels * (i + 1) / tiles - first;
-            run_tile(j, w, base, first, count, taps, stored_at(g->products, packed, p * panel_size));
-            conv_finish(w->tile, w->pixel + first, count, group * g->dst_cg + p * NR, n, j->epilogue,
-                        g->image_pixels, g->dst_bf16, j->dst, j->ld_dst);
-        }
+        const void *panel = stored_at(g->products, packed, p * taps * g->src_cg * NR);
+        to.channel = group * g->dst_cg + p * NR;
+        to.n = imin(NR, g->dst_cg - p * NR);
+        if (g->products)
+            conv_rows_bf16(&from, w->offset, pixels, panel, &to, w->pixel);
+        else
+            conv_rows(&from, w->offset, pixels, (const real *)panel, &to, w->pixel);
     }
 }
 
-static void run_phase(const job *j, workspace *w, const void *band, int64_t pixels, int64_t taps,
-                      const void *packed, int64_t part) {
+static void run_phase(const job *j, const workspace *w, const void *band, int64_t image, int64_t pixels,
+                      int64_t taps, const void *packed, int64_t part) {
     const gather *g = j->g;
     const int64_t all = g->groups * g->panels, parts = j->p.panel_parts;
     const int64_t first = all * part / parts, last = all * (part + 1) / parts;
     for (int64_t group = first / g->panels; group * g->panels < last; group++) {
         const int64_t start = group * g->panels;
-        run_panels(j, w, stored_at(g->products, band, group * g->src_cg), pixels, taps,
+        run_panels(j, w, stored_at(g->products, band, group * g->src_cg), image, pixels, taps,
                    stored_at(g->products, packed, start * taps * g->src_cg * NR), group,
                    imax(first - start, 0), imin(last - start, g->panels));
     }
@@ -246,7 +211,7 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
             const int64_t taps = phase_taps(g, &j->p, ry, rx, w.tap);
             const int64_t pixels = phase_pixels(j, image, q0, q1, ry, rx, &w);
             if (pixels > 0 && (taps > 0 || !j->adds_to_dst))
-                run_phase(j, &w, base, pixels, taps, packed, part);
+                run_phase(j, &w, base, image, pixels, taps, packed, part);
             packed = stored_at(g->products, packed, g->groups * g->panels * taps * g->src_cg * NR);
         }
 }

@@ -110,6 +110,12 @@ static void run_row(void *arg, int64_t block, int32_t worker) {
     const gather *g = j->g;
     const int64_t image = block / g->y.dst, y = block % g->y.dst;
     const void *src = stored_at(g->src_bf16, j->src, image * g->y.src * g->x.src * j->ld_src);
+    const target to = {.epilogue = j->epilogue,
+                       .dst = j->dst,
+                       .ld_dst = j->ld_dst,
+                       .image_pixels = g->image_pixels,
+                       .n = g->dst_c,
+                       .dst_bf16 = g->dst_bf16};
     real tile[PIXELS * NR];
     (void)worker;
     for (int64_t x = 0; x < g->x.dst; x += PIXELS) {
@@ -123,8 +129,7 @@ static void run_row(void *arg, int64_t block, int32_t worker) {
         }
         for (int p = 0; p < PIXELS; p++)
             for (int64_t k = g->dst_c; k < imin(round_up(g->dst_c, W), NR); k++) tile[p * NR + k] = 0;
-        conv_finish(tile, pixels, imin(PIXELS, g->x.dst - x), 0, g->dst_c, j->epilogue, g->image_pixels,
-                    g->dst_bf16, j->dst, j->ld_dst);
+        conv_finish(tile, pixels, imin(PIXELS, g->x.dst - x), &to);
     }
 }
 

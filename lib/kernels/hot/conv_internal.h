@@ -19,6 +19,7 @@
 #define conv_rows_bf16               DMI_K(dmi_conv_rows_bf16)
 #define conv_pack_bf16               DMI_K(dmi_conv_pack_bf16)
 #define conv_finish                  DMI_K(dmi_conv_finish)
+#define conv_finish_zeros            DMI_K(dmi_conv_finish_zeros)
 #define conv_product                 DMI_K(dmi_conv_product)
 #define conv_reduce                  DMI_K(dmi_conv_reduce)
 #define conv_weight_products         DMI_K(dmi_conv_weight_products)
@@ -140,20 +141,50 @@ int conv_weight_products(const dmi_conv *conv);
 
 /* ---- conv_rows.c ---- */
 
-/* out[m][0..NR) = sum over taps t and c < depth of rows[m][taps[t] + c] * w[t][c][0..NR), for m < count <=
- * MR. One chain of fused multiply-adds per output in the order of (t, c), whatever `count` is. */
-void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
-               const real *w, real *out, int64_t ld_out);
-/* The same of bf16, depth even, with w[t][c / 2][0..NR)[c % 2]; the sum over a pair of channels is vdpbf16ps.
+/* Rows as the tiles of about equal size that they are cut into: some of `rows` of them, then some of one
+ * less. */
+typedef struct tile_cut {
+    int64_t rows, large, small;
+} tile_cut;
+
+static inline tile_cut cut_tiles(int64_t count) {
+    const int64_t n = ceil_div(count, MR), rows = ceil_div(count, n), large = count - n * (rows - 1);
+    return (tile_cut){.rows = rows, .large = large, .small = n - large};
+}
+
+/* What a panel of weights is multiplied by: pixel p's channels of tap t begin at base[offsets[p] + taps[t]].
  */
-void conv_rows_bf16(const void *const *rows, int64_t count, const int64_t *taps, int64_t num_taps,
-                    int64_t depth, const void *w, real *out, int64_t ld_out);
+typedef struct source {
+    const void *base; /* reals or bf16 */
+    const int64_t *taps;
+    int64_t num_taps, depth;
+} source;
+
+/* Where the sums go: n of a panel's channels, from `channel` on. */
+typedef struct target {
+    const DMI_R(dmi_epilogue) * epilogue; /* NULL: none */
+    const real *image_bias;               /* the row of the only image, NULL: look it up, or there is none */
+    void *dst;
+    int64_t ld_dst, image_pixels;
+    int64_t channel, n;
+    int32_t dst_bf16;
+} target;
+
+/* dst[pixels[p]][0..NR) = sum over taps t and c < depth of source[p][t][c] * panel[t][c][0..NR) through the
+ * epilogue, for p < count (any number). One chain of fused multiply-adds per output in the order of (t, c),
+ * whatever `count` is. */
+void conv_rows(const source *from, const int64_t *offsets, int64_t count, const real *panel, const target *to,
+               const int64_t *pixels);
+/* The same of bf16, depth even, with panel[t][c / 2][0..NR)[c % 2]; the sum over a pair of channels is
+ * vdpbf16ps. */
+void conv_rows_bf16(const source *from, const int64_t *offsets, int64_t count, const void *panel,
+                    const target *to, const int64_t *pixels);
 /* The weights of one source channel, NR of them, become every second number from out on. */
 void conv_pack_bf16(const real *weights, uint16_t *out);
-/* Stores tile[m][0..n), the channels from `channel` on, at pixels[m] of dst through the epilogue. */
-void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
-                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, int dst_bf16, void *dst,
-                 int64_t ld_dst);
+/* Stores tile[m][0..n) at pixels[m] of dst through the epilogue. */
+void conv_finish(const real *tile, const int64_t *pixels, int64_t count, const target *to);
+/* The same of zeros. */
+void conv_finish_zeros(const int64_t *pixels, int64_t count, const target *to);
 /* c[m][..] = a[m][..] * b for m < count: a plain product with one packed panel, `depth` long. */
 void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
                   int64_t ld_c);

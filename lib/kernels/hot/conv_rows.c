@@ -1,10 +1,10 @@
 /* The register tile of forward passes and input gradients: MR pixels x NR channels over all taps and input
  * channels. */
-#include "kernels/hot/conv_internal.h"
+#include "kernels/hot/conv_tile.h"
 
 /* Tiles of exactly M rows: constant bounds keep the accumulators in registers, and so does that the loops
- * know that they run at least once. product_M is rows_M for one tap and evenly spaced rows, several tiles of
- * them. */
+ * know that they run at least once. product_M is rows_M for one tap and evenly spaced rows, without an
+ * epilogue. */
 #define ZERO_TILE(M)                                                                                         \
     vf acc[M][2];                                                                                            \
     for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero()
@@ -26,16 +26,20 @@
     }
 
 #define DEFINE_ROWS(M)                                                                                       \
-    static void rows_##M(const real *const *rows, const int64_t *taps, int64_t num_taps, int64_t depth,      \
-                         const real *w, real *out, int64_t ld_out) {                                         \
+    static void rows_##M(const source *from, const int64_t *offsets, int64_t tiles, const real *panel,       \
+                         const target *to, const int64_t *pixels) {                                          \
+        const int64_t num_taps = from->num_taps, depth = from->depth;                                        \
         if (num_taps <= 0 || depth <= 0) __builtin_unreachable();                                            \
-        ZERO_TILE(M);                                                                                        \
-        for (int64_t t = 0; t < num_taps; t++) {                                                             \
-            const real *a[M];                                                                                \
-            for (int m = 0; m < M; m++) a[m] = rows[m] + taps[t];                                            \
-            MULTIPLY_TILE(M)                                                                                 \
+        for (; tiles > 0; tiles--, offsets += M, pixels += M) {                                              \
+            const real *w = panel;                                                                           \
+            ZERO_TILE(M);                                                                                    \
+            for (int64_t t = 0; t < num_taps; t++) {                                                         \
+                const real *a[M];                                                                            \
+                for (int m = 0; m < M; m++) a[m] = (const real *)from->base + offsets[m] + from->taps[t];    \
+                MULTIPLY_TILE(M)                                                                             \
+            }                                                                                                \
+            finish_rows(M, acc, to, pixels);                                                                 \
         }                                                                                                    \
-        STORE_TILE(M, out, ld_out)                                                                           \
     }                                                                                                        \
     static void product_##M(const real *first, int64_t ld_a, int64_t tiles, int64_t depth,                   \
                             const real *panel, real *c, int64_t ld_c) {                                      \
@@ -74,8 +78,8 @@ DEFINE_ROWS(14)
 #define TILES_TO_14(NAME)
 #endif
 
-typedef void (*rows_fn)(const real *const *rows, const int64_t *taps, int64_t num_taps, int64_t depth,
-                        const real *w, real *out, int64_t ld_out);
+typedef void (*rows_fn)(const source *from, const int64_t *offsets, int64_t tiles, const real *panel,
+                        const target *to, const int64_t *pixels);
 typedef void (*product_fn)(const real *first, int64_t ld_a, int64_t tiles, int64_t depth, const real *panel,
                            real *c, int64_t ld_c);
 
@@ -84,54 +88,63 @@ typedef void (*product_fn)(const real *first, int64_t ld_a, int64_t tiles, int64
 static const rows_fn rows_table[MR] = TILES(rows);
 static const product_fn product_table[MR] = TILES(product);
 
-void conv_rows(const real *const *rows, int64_t count, const int64_t *taps, int64_t num_taps, int64_t depth,
-               const real *w, real *out, int64_t ld_out) {
-    if (num_taps > 0)
-        rows_table[count - 1](rows, taps, num_taps, depth, w, out, ld_out);
-    else
-        for (int64_t m = 0; m < count; m++) memset(out + m * ld_out, 0, NR * sizeof(real));
+void conv_rows(const source *from, const int64_t *offsets, int64_t count, const real *panel, const target *to,
+               const int64_t *pixels) {
+    const tile_cut t = cut_tiles(count);
+    if (from->num_taps == 0) {
+        conv_finish_zeros(pixels, count, to);
+        return;
+    }
+    rows_table[t.rows - 1](from, offsets, t.large, panel, to, pixels);
+    if (t.small > 0)
+        rows_table[t.rows - 2](from, offsets + t.large * t.rows, t.small, panel, to,
+                               pixels + t.large * t.rows);
 }
 
 void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, const real *panel, real *c,
                   int64_t ld_c) {
-    const int64_t tiles = ceil_div(count, MR), rows = ceil_div(count, tiles),
-                  large = count - tiles * (rows - 1);
-    product_table[rows - 1](a, ld_a, large, depth, panel, c, ld_c);
-    if (large == tiles) return;
-    a += large * rows * ld_a;
-    c += large * rows * ld_c;
-    product_table[rows - 2](a, ld_a, tiles - large, depth, panel, c, ld_c);
+    const tile_cut t = cut_tiles(count);
+    const int64_t done = t.large * t.rows;
+    product_table[t.rows - 1](a, ld_a, t.large, depth, panel, c, ld_c);
+    if (t.small > 0)
+        product_table[t.rows - 2](a + done * ld_a, ld_a, t.small, depth, panel, c + done * ld_c, ld_c);
+}
+
+void conv_finish_zeros(const int64_t *pixels, int64_t count, const target *to) {
+    static const real zeros[MR * NR];
+    for (int64_t i = 0; i < count; i += MR) conv_finish(zeros, pixels + i, imin(MR, count - i), to);
 }
 
 /* One vector of every row; `whole`, the storage and the parts of the epilogue are constants where this is
  * inlined. */
 DMI_INLINE void finish_column(int whole, int bf16, const real *tile, const int64_t *pixels, int64_t count,
-                              int64_t channel, int64_t n, const DMI_R(dmi_epilogue) * e, int64_t image_pixels,
-                              void *dst, int64_t ld_dst) {
+                              int64_t channel, int64_t n, const DMI_R(dmi_epilogue) * e, const target *to) {
     const vf bias = e->bias ? vget(0, whole, e->bias, channel, n) : vzero();
+    const vf same = to->image_bias ? vget(0, whole, to->image_bias, channel, n) : vzero();
     for (int64_t m = 0; m < count; m++, tile += NR) {
         vf v = vload(tile);
         if (e->bias) v += bias;
-        if (e->image_bias)
-            v += vget(0, whole, e->image_bias, pixels[m] / image_pixels * e->image_bias_ld + channel, n);
+        if (to->image_bias)
+            v += same;
+        else if (e->image_bias)
+            v += vget(0, whole, e->image_bias, pixels[m] / to->image_pixels * e->image_bias_ld + channel, n);
         if (e->residual)
             v += vget(e->residual_bf16, whole, e->residual, pixels[m] * e->residual_ld + channel, n);
         if (e->activation == DMI_ACT_RELU) v = vrelu(v);
-        vput(bf16, whole, dst, pixels[m] * ld_dst + channel, v, n);
+        vput(bf16, whole, to->dst, pixels[m] * to->ld_dst + channel, v, n);
     }
 }
 
-void conv_finish(const real *tile, const int64_t *pixels, int64_t count, int64_t channel, int64_t n,
-                 const DMI_R(dmi_epilogue) * epilogue, int64_t image_pixels, int dst_bf16, void *dst,
-                 int64_t ld_dst) {
+void conv_finish(const real *tile, const int64_t *pixels, int64_t count, const target *to) {
     static const DMI_R(dmi_epilogue) nothing = {.activation = DMI_ACT_NONE};
-    const DMI_R(dmi_epilogue) *e = epilogue ? epilogue : &nothing;
+    const DMI_R(dmi_epilogue) *e = to->epilogue ? to->epilogue : &nothing;
+    int64_t channel = to->channel, n = to->n;
     for (int half = 0; half < 2 && n > 0; half++, tile += W, channel += W, n -= W) {
-        if (n >= W && dst_bf16)
-            finish_column(1, 1, tile, pixels, count, channel, W, e, image_pixels, dst, ld_dst);
+        if (n >= W && to->dst_bf16)
+            finish_column(1, 1, tile, pixels, count, channel, W, e, to);
         else if (n >= W)
-            finish_column(1, 0, tile, pixels, count, channel, W, e, image_pixels, dst, ld_dst);
+            finish_column(1, 0, tile, pixels, count, channel, W, e, to);
         else
-            finish_column(0, dst_bf16, tile, pixels, count, channel, n, e, image_pixels, dst, ld_dst);
+            finish_column(0, to->dst_bf16, tile, pixels, count, channel, n, e, to);
     }
 }
