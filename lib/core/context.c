@@ -15,7 +15,7 @@ typedef struct block_header {
     uint64_t bytes; /* the caller's, without the header */
 } block_header;
 
-static dm_context default_context;
+static dm_context default_context, serial_context;
 static pthread_once_t default_once = PTHREAD_ONCE_INIT;
 static _Atomic int default_ready;
 
@@ -111,6 +111,8 @@ static void default_context_init(void) {
     options.alloc = system_alloc;
     options.free = system_free;
     context_init(&default_context, &options);
+    options.num_threads = 1;
+    context_init(&serial_context, &options);
     atomic_store(&default_ready, 1);
 }
 
@@ -127,6 +129,11 @@ dm_context *dmi_context(dm_context *context) {
     if (context != NULL) return context;
     (void)pthread_once(&default_once, default_context_init);
     return &default_context;
+}
+
+dm_context *dmi_serial_context(void) {
+    (void)pthread_once(&default_once, default_context_init);
+    return &serial_context;
 }
 
 const dm_context *dmi_context_const(const dm_context *context) {

@@ -54,6 +54,9 @@ void dmi_log(const dm_context *context, dm_log_level level, const char *format, 
 typedef void (*dmi_block_fn)(void *arg, int64_t block, int32_t worker);
 void dmi_parallel(dm_context *context, int64_t blocks, dmi_block_fn task, void *arg);
 int32_t dmi_num_workers(const dm_context *context);
+/* A context whose only worker, number 0, is the calling thread: what a task that runs a whole network hands to
+ * its kernels. Nothing is allocated from it. */
+dm_context *dmi_serial_context(void);
 
 /* Instruction set that kernels are chosen for; those beyond the base exist on x86-64. */
 enum { DMI_ISA_BASE = 0, DMI_ISA_AVX2 = 1, DMI_ISA_AVX512 = 2 };

@@ -5,7 +5,7 @@
 void dmi_exec_pack(dm_session *session) {
     const dm_net *net = session->net;
     const uint64_t version = atomic_load_explicit(&net->version, memory_order_acquire);
-    if (version == session->weights_version) return;
+    if (session->is_lane || version == session->weights_version) return;
     if (session->weights) {
         double *weights = session->weights;
         for (int64_t i = 0; i < net->flat_size; i++) weights[i] = (double)net->weights[i];

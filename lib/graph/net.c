@@ -59,3 +59,9 @@ dm_status dm_net_set_param(dm_net *net, int32_t index, const dm_tensor *value) {
     dmi_net_touch(net);
     return status;
 }
+
+int dmi_net_mixes_samples(const dm_net *net) {
+    for (int32_t n = 0; n < net->num_nodes; n++)
+        if (net->nodes[n].op == DMI_OP_BATCH_NORM) return 1;
+    return 0;
+}

@@ -58,9 +58,13 @@ static inline void dmi_net_touch(dm_net *net) {
     atomic_fetch_add_explicit(&net->version, 1, memory_order_release);
 }
 
-/* dm_session_create() of a TRAIN session for those who can differentiate a batch in pieces: its options.batch
- * becomes the size of a piece that is fast, which does not depend on the number of threads. */
-dm_status dmi_session_create_pieces(const dm_net *net, const dm_session_options *options, dm_session **out);
+/* dm_session_create() of a TRAIN session of f32 for those who can differentiate a batch in pieces of
+ * `images`, 0: of a size that is fast and does not depend on the number of threads. Its options.batch becomes
+ * the size of the largest. The rest is in lanes.c. */
+dm_status dmi_session_create_pieces(const dm_net *net, const dm_session_options *options, int64_t images,
+                                    dm_session **out);
+/* Whether a sample's values depend on the others of its batch. */
+int dmi_net_mixes_samples(const dm_net *net);
 /* Flat gradient buffer of a session ([flat_size] floats, same offsets as the net's weights), NULL unless
  * TRAIN. */
 float *dmi_session_gradients(dm_session *session);

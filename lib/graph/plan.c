@@ -13,6 +13,7 @@ typedef struct interval {
 
 typedef struct planner {
     const dm_net *net;
+    dm_context *workers;
     dmi_plan *plan;
     dm_dtype dtype, storage;
     const void *kernels;
@@ -54,7 +55,7 @@ static void want(planner *p, size_t *offset, size_t size, int32_t begin, int32_t
 
 static void fill_call(const planner *p, int32_t index, dmi_call *call) {
     const dmi_node *node = &p->net->nodes[index];
-    *call = (dmi_call){.context = p->net->context,
+    *call = (dmi_call){.context = p->workers,
                        .kernels = p->kernels,
                        .node = node,
                        .batch = p->batch,
@@ -341,10 +342,11 @@ static size_t lowest_free(const interval *list, int32_t k) {
     return offset;
 }
 
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, dm_dtype storage, const void *kernels,
-                          int32_t conv_algorithm, int64_t batch, dmi_shape input, dmi_backward backward,
-                          dmi_plan *plan) {
+dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype, dm_dtype storage,
+                          const void *kernels, int32_t conv_algorithm, int64_t batch, dmi_shape input,
+                          dmi_backward backward, dmi_plan *plan) {
     planner p = {.net = net,
+                 .workers = workers,
                  .plan = plan,
                  .dtype = dtype,
                  .storage = storage,

@@ -48,12 +48,12 @@ typedef struct dmi_plan {
     int32_t bf16_products; /* as in dmi_call */
 } dmi_plan;
 
-/* dtype: of reals; storage: BF16: values are stored so wherever all that touch them can (DMI_NARROW_*).
- * conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input: the shape of a sample. SHAPE when the network does
- * not fit it. */
-dm_status dmi_plan_create(const dm_net *net, dm_dtype dtype, dm_dtype storage, const void *kernels,
-                          int32_t conv_algorithm, int64_t batch, dmi_shape input, dmi_backward backward,
-                          dmi_plan *plan);
+/* workers: the context that the kernels will run with. dtype: of reals; storage: BF16: values are stored so
+ * wherever all that touch them can (DMI_NARROW_*). conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input:
+ * the shape of a sample. SHAPE when the network does not fit it. */
+dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype, dm_dtype storage,
+                          const void *kernels, int32_t conv_algorithm, int64_t batch, dmi_shape input,
+                          dmi_backward backward, dmi_plan *plan);
 /* DMI_BF16_* of node n. */
 int32_t dmi_plan_bf16(const dm_net *net, const dmi_plan *plan, int32_t n);
 void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);

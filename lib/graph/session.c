@@ -75,56 +75,45 @@ static dmi_backward backward_of(dm_session_mode mode) {
     return mode == DM_SESSION_TRAIN ? DMI_BACKWARD_ALL : DMI_BACKWARD_INPUT;
 }
 
-/* A batch goes through in pieces whose activations stay in the caches; every piece reads the weights again.
- * Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks are 5 to 16 MB for
- * inference, where many threads have more caches to fill, and 25 to 100 MB for training, where a piece must
- * not depend on the threads and pays for the weights' transforms and gradients. */
-enum { INFER_BYTES = 10 * 1024 * 1024, TRAIN_BYTES = 48 * 1024 * 1024, TRAIN_WEIGHTS = 12, PIECE_MIN = 4 };
+/* Images that go through together: their activations stay in the caches, though every piece reads the weights
+ * again. Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks are 5 to 16 MB;
+ * many threads have more caches to fill. */
+enum { INFER_BYTES = 10 * 1024 * 1024, PIECE_MIN = 4 };
 
-/* Images of the fewest pieces of about equal size that need `bytes` at most, but PIECE_MIN. */
-static int64_t piece_of(const dm_session *s, int64_t bytes) {
-    const int64_t batch = s->options.batch;
+dm_status dmi_session_plan(dm_session *s, int64_t batch) {
+    s->chunk = batch;
+    return dmi_plan_create(s->net, s->workers, s->dtype, s->options.storage_dtype, s->kernels,
+                           s->options.conv_algorithm, batch, s->input_shape, backward_of(s->options.mode),
+                           &s->plan);
+}
+
+/* Images of the fewest pieces of about equal size that need INFER_BYTES at most, but PIECE_MIN. */
+static int64_t inference_piece(const dm_session *s, int64_t batch) {
+    const int64_t workers = dmi_num_workers(s->workers),
+                  bytes = workers > 2 ? INFER_BYTES / 2 * workers : INFER_BYTES;
     const int64_t fitting = bytes / ((int64_t)s->plan.arena_size / batch + 1);
     const int64_t most = fitting < PIECE_MIN ? PIECE_MIN : fitting;
     const int64_t pieces = (batch + most - 1) / most;
     return (batch + pieces - 1) / pieces;
 }
 
-static dm_status plan_for(dm_session *s, int64_t batch) {
-    return dmi_plan_create(s->net, s->dtype, s->options.storage_dtype, s->kernels, s->options.conv_algorithm,
-                           batch, s->input_shape, backward_of(s->options.mode), &s->plan);
-}
-
-/* Whether a sample's values depend on the others of its batch. */
-static int mixes_samples(const dm_net *net) {
-    for (int32_t n = 0; n < net->num_nodes; n++)
-        if (net->nodes[n].op == DMI_OP_BATCH_NORM) return 1;
-    return 0;
-}
-
-static int64_t piece_bytes(const dm_session *s) {
-    const int64_t workers = dmi_num_workers(s->context), flat = s->net->flat_size * dm_dtype_size(s->dtype);
-    if (s->options.mode == DM_SESSION_INFER) return workers > 2 ? INFER_BYTES / 2 * workers : INFER_BYTES;
-    return TRAIN_WEIGHTS * flat > TRAIN_BYTES ? TRAIN_WEIGHTS * flat : TRAIN_BYTES;
-}
-
-static dm_status create_plan(dm_session *s, int in_pieces) {
-    dm_status status = plan_for(s, s->options.batch);
-    s->chunk = s->options.batch;
-    if (status || !in_pieces || mixes_samples(s->net)) return status;
-    s->chunk = piece_of(s, piece_bytes(s));
-    if (s->chunk == s->options.batch) return DM_OK;
+static dm_status create_inference_plan(dm_session *s) {
+    dm_status status = dmi_lanes_plan_inference(s);
+    /* with lanes the session itself runs what is too few for them */
+    const int64_t batch = s->num_lanes > 0 ? PIECE_MIN * s->num_lanes - 1 : s->options.batch;
+    if (status == DM_OK) status = dmi_session_plan(s, batch);
+    if (status || dmi_net_mixes_samples(s->net)) return status;
+    const int64_t piece = inference_piece(s, batch);
+    if (piece == batch) return DM_OK;
     dmi_plan_destroy(s->net, &s->plan);
-    if (s->options.mode == DM_SESSION_TRAIN) s->options.batch = (int32_t)s->chunk;
-    return plan_for(s, s->chunk);
+    return dmi_session_plan(s, piece);
 }
 
 static void *at(char *base, size_t offset) {
     return offset == DMI_NOWHERE ? NULL : base + offset;
 }
 
-/* Pointers of every node into arena, packed weights, parameters and gradients. */
-static void connect(dm_session *s) {
+void dmi_session_connect(dm_session *s) {
     const dm_net *net = s->net;
     const int64_t size = dm_dtype_size(s->dtype);
     char *weights = s->weights ? (char *)s->weights : (char *)net->weights;
@@ -132,7 +121,7 @@ static void connect(dm_session *s) {
         const dmi_node *node = &net->nodes[n];
         const dmi_node_plan *np = &s->plan.nodes[n];
         dmi_call *call = &s->calls[n];
-        *call = (dmi_call){.context = s->context,
+        *call = (dmi_call){.context = s->workers,
                            .kernels = s->kernels,
                            .node = node,
                            .batch = s->chunk,
@@ -169,8 +158,9 @@ static dm_status allocate(dm_session *s) {
     const dm_net *net = s->net;
     const size_t flat = (size_t)(net->flat_size * dm_dtype_size(s->dtype));
     const int train = s->options.mode == DM_SESSION_TRAIN;
+    const size_t of_lanes = dmi_lanes_arena(s);
     s->calls = dmi_alloc_array(s->context, (size_t)net->num_nodes, sizeof *s->calls);
-    s->arena = dmi_alloc(s->context, s->plan.arena_size);
+    s->arena = dmi_alloc(s->context, of_lanes > s->plan.arena_size ? of_lanes : s->plan.arena_size);
     s->packed = dmi_alloc(s->context, s->plan.packed_size);
     if (!s->calls || !s->arena || !s->packed) return dm_last_status();
     if (s->dtype == DM_DTYPE_F64 && !(s->weights = dmi_calloc(s->context, flat))) return dm_last_status();
@@ -190,7 +180,7 @@ static dm_status allocate(dm_session *s) {
 
 /* What a plan is made from. */
 static void set_up(dm_session *s, const dm_net *net, const dm_session_options *o) {
-    s->context = net->context;
+    s->context = s->workers = net->context;
     s->net = net;
     s->options = *o;
     s->dtype = o->compute_dtype;
@@ -201,7 +191,9 @@ static void set_up(dm_session *s, const dm_net *net, const dm_session_options *o
                                    : (dmi_shape){1, 1, net->in_channels};
 }
 
-static dm_status create(const dm_net *net, const dm_session_options *options, int trains_in_pieces,
+enum { WHOLE = -1 /* training does not cut its batch */ };
+
+static dm_status create(const dm_net *net, const dm_session_options *options, int64_t piece,
                         dm_session **out) {
     dm_session_options o = default_options;
     dm_session *s = NULL;
@@ -215,10 +207,16 @@ static dm_status create(const dm_net *net, const dm_session_options *options, in
     s = dmi_calloc(net->context, sizeof *s);
     if (!s) return dm_last_status();
     set_up(s, net, &o);
-    DM_TRY(create_plan(s, o.mode == DM_SESSION_INFER || trains_in_pieces));
+    if (o.mode == DM_SESSION_INFER) {
+        DM_TRY(create_inference_plan(s));
+    } else {
+        if (piece != WHOLE) DM_TRY(dmi_lanes_plan_training(s, piece));
+        DM_TRY(dmi_session_plan(s, s->options.batch));
+    }
     s->output_shape = s->plan.nodes[net->output_node].shape;
     DM_TRY(allocate(s));
-    connect(s);
+    dmi_session_connect(s);
+    DM_TRY(dmi_lanes_allocate(s));
     *out = s;
     return DM_OK;
 done:
@@ -227,16 +225,18 @@ done:
 }
 
 dm_status dm_session_create(const dm_net *net, const dm_session_options *options, dm_session **out) {
-    return create(net, options, 0, out);
+    return create(net, options, WHOLE, out);
 }
 
-dm_status dmi_session_create_pieces(const dm_net *net, const dm_session_options *options, dm_session **out) {
-    return create(net, options, 1, out);
+dm_status dmi_session_create_pieces(const dm_net *net, const dm_session_options *options, int64_t images,
+                                    dm_session **out) {
+    return create(net, options, images, out);
 }
 
 void dm_session_destroy(dm_session *session) {
     if (!session) return;
     dm_context *context = session->context;
+    dmi_lanes_destroy(session);
     dmi_plan_destroy(session->net, &session->plan);
     dmi_free(context, session->calls);
     dmi_free(context, session->arena);
@@ -251,7 +251,9 @@ void dm_session_destroy(dm_session *session) {
 uint64_t dm_session_memory(const dm_session *session) {
     if (!session) return 0;
     const uint64_t flat = (uint64_t)(session->net->flat_size * dm_dtype_size(session->dtype));
-    uint64_t bytes = session->plan.arena_size + session->plan.packed_size;
+    const uint64_t own = session->plan.arena_size, of_lanes = dmi_lanes_arena(session);
+    uint64_t bytes = (own > of_lanes ? own : of_lanes) + session->plan.packed_size;
+    bytes += (uint64_t)(session->num_slots * session->net->flat_size) * sizeof(float);
     if (session->weights) bytes += flat;
     if (session->gradients) bytes += flat;
     if (session->gradients32) bytes += flat / 2;
@@ -301,8 +303,9 @@ static void fill_inputs(dm_session *s, const dm_tensor *x, const dm_tensor *t, c
         dmi_labels_in(s->net, labels, x->shape[0], s->dtype, s->calls[s->net->label_node].out);
 }
 
-static void forward_piece(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
-                          dm_tensor *out, int64_t first, int64_t count) {
+void dmi_session_forward_piece(dm_session *s, const dm_tensor *x, const dm_tensor *t, const dm_tensor *labels,
+                               dm_tensor *out, dmi_piece piece) {
+    const int64_t first = piece.first, count = piece.count;
     const dm_tensor piece_x = dmi_tensor_samples(x, first, count);
     dm_tensor piece_t = {0}, piece_labels = {0}, piece_out = dmi_tensor_samples(out, first, count);
     if (s->net->time_node >= 0) piece_t = dmi_tensor_samples(t, first, count);
@@ -327,8 +330,14 @@ dm_status dm_session_forward(dm_session *session, const dm_tensor *x, const dm_t
     DM_TRY(check_output(s, out, "out", batch));
     dmi_exec_pack(s);
     s->dropout_used = s->dropout;
-    for (int64_t first = 0; first < batch; first += s->chunk)
-        forward_piece(s, x, t, labels, out, first, batch - first < s->chunk ? batch - first : s->chunk);
+    if (dmi_lanes_take(s, batch)) {
+        dmi_lanes_forward(s, x, t, labels, out);
+        return DM_OK;
+    }
+    for (dmi_piece p = {0}; p.first < batch; p.first += p.count) {
+        p.count = batch - p.first < s->chunk ? batch - p.first : s->chunk;
+        dmi_session_forward_piece(s, x, t, labels, out, p);
+    }
     s->forward_batch = batch;
 done:
     return status;

@@ -178,7 +178,8 @@ dm_status dmi_objective_create(dm_trainer *trainer) {
                         "net: expected a classifier, got an output of %lld x %lld pixels", (long long)out.h,
                         (long long)out.w);
     o->losses = dmi_alloc_array(trainer->context, batch, sizeof *o->losses);
-    if (o->losses == NULL) return DM_ERROR_OUT_OF_MEMORY;
+    o->results = dmi_alloc_array(trainer->context, (size_t)trainer->session->pieces, sizeof *o->results);
+    if (o->losses == NULL || o->results == NULL) return DM_ERROR_OUT_OF_MEMORY;
     if (o->kind == DMI_OBJECTIVE_EDM || o->kind == DMI_OBJECTIVE_FLOW) {
         o->sigmas = dmi_alloc_array(trainer->context, batch, sizeof *o->sigmas);
         o->levels = dmi_alloc_array(trainer->context, batch, sizeof *o->levels);
@@ -189,7 +190,8 @@ dm_status dmi_objective_create(dm_trainer *trainer) {
 
 void dmi_objective_destroy(dm_trainer *trainer) {
     dmi_objective *o = &trainer->objective;
-    void *const memory[] = {o->losses, o->sigmas, o->levels, o->weights, o->pending, o->pending_t};
+    void *const memory[] = {o->losses,  o->results, o->sigmas,   o->levels,
+                            o->weights, o->pending, o->pending_t};
     dm_timestep_sampler_destroy(o->timesteps);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) dmi_free(trainer->context, memory[i]);
 }
@@ -272,8 +274,9 @@ static dm_status make_input(dm_trainer *trainer, const dm_tensor *x0, const dm_t
 
 /* Samples [first, first + count) of the batch: what a session takes at once. */
 typedef struct piece {
-    int64_t first, count;
-    double scale; /* of the gradient of the piece's mean loss, 0: none */
+    int64_t first, count, index;
+    double scale;        /* of the gradient of the piece's mean loss, 0: none */
+    dm_session *session; /* that runs it */
 } piece;
 
 static dmi_numbers floats_of(const dm_tensor *tensor, const piece *p) {
@@ -297,7 +300,7 @@ static double run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tens
                                      .batch = p->count,
                                      .classes = trainer->net->out_channels,
                                      .losses = losses};
-        dmi_entropy_run(&e, trainer->context);
+        dmi_entropy_run(&e, p->session->workers);
     } else if (o->kind == DMI_OBJECTIVE_LOSS) {
         const dmi_loss_batch l = {.scheduler = trainer->scheduler,
                                   .options = o->loss,
@@ -312,7 +315,7 @@ static double run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tens
                                   .numel = trainer->numel,
                                   .halves = trainer->net->out_channels / trainer->net->in_channels,
                                   .losses = losses};
-        dmi_loss_run(&l, trainer->context);
+        dmi_loss_run(&l, p->session->workers);
     } else {
         const dmi_level_batch l = {.levels = o->levels + p->first,
                                    .output = floats_of(trainer->out, p),
@@ -323,16 +326,18 @@ static double run_losses(dm_trainer *trainer, const dm_tensor *x0, const dm_tens
                                    .batch = p->count,
                                    .numel = trainer->numel,
                                    .losses = losses};
-        dmi_level_loss(&l, trainer->context);
+        dmi_level_loss(&l, p->session->workers);
     }
     return dmi_mean_loss(losses, weights, p->count, NULL);
 }
 
+/* Every piece before this one has filled up one block in part, at most. */
 static double mse(dm_trainer *trainer, const piece *p) {
+    double *sums = trainer->block_sums + dmi_loss_blocks(p->first * trainer->numel) + p->index;
     const dm_tensor out = dmi_tensor_samples(trainer->out, p->first, p->count);
     const dm_tensor target = dmi_tensor_samples(trainer->target, p->first, p->count);
-    return dmi_mse_loss(trainer->context, out.data, target.data, p->count * trainer->numel, p->scale,
-                        trainer->block_sums);
+    return dmi_mse_loss(p->session->workers, out.data, target.data, p->count * trainer->numel, p->scale,
+                        sums);
 }
 
 /* Forward, loss and, with a scale, backward of a piece. */
@@ -345,36 +350,65 @@ static dm_status run_piece(dm_trainer *trainer, const dm_tensor *x0, const dm_te
     const dm_tensor labels = dmi_tensor_samples(trainer->net_labels, p->first, p->count);
     whole = dmi_trainer_out_view(trainer, trainer->out);
     dm_tensor out = dmi_tensor_samples(&whole, p->first, p->count);
-    DM_TRY(dm_session_forward(trainer->session, &x_t, &net_t, trainer->net->label_node >= 0 ? &labels : NULL,
-                              &out));
+    DM_TRY(
+        dm_session_forward(p->session, &x_t, &net_t, trainer->net->label_node >= 0 ? &labels : NULL, &out));
     *loss =
         trainer->objective.kind == DMI_OBJECTIVE_MSE ? mse(trainer, p) : run_losses(trainer, x0, noise, p);
     if (p->scale == 0.0) return DM_OK;
     DM_TRY(dmi_trainer_check_loss(*loss, "loss", trainer->step));
     whole = dmi_trainer_out_view(trainer, trainer->target);
     const dm_tensor grad_out = dmi_tensor_samples(&whole, p->first, p->count);
-    DM_TRY(dm_session_backward(trainer->session, &grad_out, NULL));
+    DM_TRY(dm_session_backward(p->session, &grad_out, NULL));
 done:
     return status;
+}
+
+typedef struct batch_run {
+    dm_trainer *trainer;
+    const dm_tensor *x0, *noise;
+    int64_t first_image, step; /* of dropout */
+    double scale;
+} batch_run;
+
+static void run_task(void *arg, int64_t index, int32_t worker) {
+    const batch_run *run = arg;
+    dm_trainer *trainer = run->trainer;
+    dm_session *s = trainer->session;
+    dmi_piece_result *result = &trainer->objective.results[index];
+    const int64_t batch = trainer->shape[0];
+    const dmi_piece at = dmi_piece_at(batch, s->pieces, index);
+    const double share = (double)at.count / (double)batch;
+    const piece p = {at.first, at.count, index, run->scale * share, dmi_lane_of(s, worker)};
+    dm_status status = DM_OK;
+    result->loss = 0.0;
+    if (run->scale != 0.0) dmi_lanes_begin(s, p.session, index);
+    DM_TRY(dm_session_set_dropout(p.session, trainer->options.seed, run->step, run->first_image + at.first));
+    DM_TRY(run_piece(trainer, run->x0, run->noise, &p, &result->loss));
+    result->loss *= share;
+done:
+    result->status = status;
+    if (status != DM_OK) dmi_copy_last_error(result->message, sizeof result->message);
 }
 
 dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise,
                             int64_t first_image, double scale, double *loss) {
     dm_status status = DM_OK;
-    const int64_t batch = trainer->shape[0], most = trainer->session->options.batch;
-    const int64_t step = scale != 0.0 ? trainer->step : -1; /* dropout is for training */
-    double sum = 0.0, value = 0.0;
+    dm_session *s = trainer->session;
+    const dmi_piece_result *results = trainer->objective.results;
+    batch_run run = {trainer, x0, noise, first_image, scale != 0.0 ? trainer->step : -1, scale};
+    double sum = 0.0;
     DM_TRY(make_input(trainer, x0, noise));
     if (trainer->objective.kind == DMI_OBJECTIVE_MSE)
         DM_TRY(dm_scheduler_target(trainer->scheduler, x0, noise, trainer->t, trainer->target));
-    for (piece p = {0}; p.first < batch; p.first += p.count) {
-        p.count = batch - p.first < most ? batch - p.first : most;
-        const double share = (double)p.count / (double)batch;
-        p.scale = scale * share;
-        DM_TRY(dm_session_set_dropout(trainer->session, trainer->options.seed, step, first_image + p.first));
-        DM_TRY(run_piece(trainer, x0, noise, &p, &value));
-        sum += share * value;
+    dmi_exec_pack(s);
+    if (s->num_lanes > 0) dmi_parallel(trainer->context, s->pieces, run_task, &run);
+    for (int64_t i = 0; i < s->pieces; i++) {
+        if (s->num_lanes == 0) run_task(&run, i, 0);
+        if (results[i].status != DM_OK) return dmi_fail(results[i].status, "%s", results[i].message);
+        if (scale != 0.0 && s->num_lanes == 0) dmi_lanes_add(s, 1);
+        sum += results[i].loss;
     }
+    if (scale != 0.0 && s->num_lanes > 0) dmi_lanes_add(s, s->pieces);
     *loss = sum;
 done:
     return status;

@@ -16,13 +16,21 @@ enum {
     DMI_OBJECTIVE_CLASSIFY /* cross-entropy of labels, of clean images or at discrete timesteps */
 };
 
+/* What became of a piece of a batch. */
+typedef struct dmi_piece_result {
+    dm_status status;
+    double loss; /* its share of the batch's */
+    char message[256];
+} dmi_piece_result;
+
 typedef struct dmi_objective {
     int32_t kind;
     int32_t out_channels; /* that the network must have for in_channels, 0: any */
     dm_loss_options loss;
     dm_edm_options edm;
     dm_flow_options flow;
-    double *losses; /* [B] of samples, without weights */
+    double *losses;            /* [B] of samples, without weights */
+    dmi_piece_result *results; /* of the session's pieces */
     /* continuous noise levels, else NULL */
     double *sigmas;    /* [B] */
     dmi_level *levels; /* [B] */
@@ -44,9 +52,9 @@ dm_status dmi_objective_create(struct dm_trainer *trainer);
 void dmi_objective_destroy(struct dm_trainer *trainer);
 /* The caller's noise levels instead of drawn ones: f32 or f64 [B]. */
 dm_status dmi_objective_take_sigmas(struct dm_trainer *trainer, const dm_tensor *sigmas);
-/* Mean loss of a batch, whose first image is the step's first_image-th, in pieces of the session's batch;
- * scale != 0: trains, which adds the loss's gradient times scale to the session's. NUMERIC: a loss is not
- * finite; the gradients of earlier pieces have been added. */
+/* Mean loss of a batch, whose first image is the step's first_image-th, in the session's pieces; scale != 0:
+ * trains, which adds the loss's gradient times scale to the session's. NUMERIC: a loss is not finite; the
+ * gradients of earlier pieces may have been added. */
 dm_status dmi_objective_run(struct dm_trainer *trainer, const dm_tensor *x0, const dm_tensor *noise,
                             int64_t first_image, double scale, double *loss);
 /* After a run that trains; after the step's last; when the step is dropped. */

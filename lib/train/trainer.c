@@ -127,7 +127,7 @@ static dm_status create_tensors(dm_trainer *trainer) {
     DM_TRY(create_labels(trainer, &trainer->net_labels));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_I32, 1, trainer->shape, &trainer->t));
     DM_TRY(dm_tensor_create(context, DM_DTYPE_F32, 1, trainer->shape, &trainer->net_t));
-    const int64_t blocks = dmi_loss_blocks(trainer->shape[0] * trainer->numel);
+    const int64_t blocks = dmi_loss_blocks(trainer->shape[0] * trainer->numel) + trainer->shape[0];
     trainer->block_sums = dmi_alloc_array(context, (size_t)blocks, sizeof(double));
     if (trainer->block_sums == NULL) status = dm_last_status();
 done:
@@ -143,8 +143,9 @@ static dm_status create_session(dm_trainer *trainer) {
     options.width = trainer->net->is_image ? trainer->options.width : 0;
     options.storage_dtype = trainer->options.storage_dtype;
     /* A micro-batch of several is taken as a whole: a bad loss must leave the gradients as they were. */
-    return (trainer->options.accumulation == 1 ? dmi_session_create_pieces : dm_session_create)(
-        trainer->net, &options, &trainer->session);
+    return dmi_session_create_pieces(trainer->net, &options,
+                                     trainer->options.accumulation == 1 ? 0 : trainer->options.batch,
+                                     &trainer->session);
 }
 
 static dm_status take_options(dm_trainer *trainer, const dm_scheduler *scheduler,

@@ -105,8 +105,9 @@ static void check_forward(int which, int32_t threads, int32_t most) {
         dm_tensor_destroy(t);
         dm_tensor_destroy(y);
     }
-    const int64_t counts[] = {1, 2, 3, 5, most};
-    for (int i = 0; i < 5; i++) {
+    assert_int_equal(session->num_lanes, threads);
+    const int64_t counts[] = {1, 2, 3, 5, most - 5, most};
+    for (int i = 0; i < 6; i++) {
         const int64_t count = counts[i];
         run(session, count, out, NULL);
         assert_memory_equal(out, one, (size_t)(count * PIXELS) * sizeof(float));
@@ -162,7 +163,7 @@ static int32_t piece_of(int32_t threads, int32_t batch) {
     options.mode = DM_SESSION_TRAIN;
     options.batch = batch;
     options.height = options.width = 2 * SIDE;
-    assert_int_equal(dmi_session_create_pieces(net, &options, &session), DM_OK);
+    assert_int_equal(dmi_session_create_pieces(net, &options, 0, &session), DM_OK);
     const int32_t piece = session->options.batch;
     dm_session_destroy(session);
     dm_net_destroy(net);
@@ -170,7 +171,7 @@ static int32_t piece_of(int32_t threads, int32_t batch) {
     return piece;
 }
 
-/* Pieces of training: about equal, the same for any number of threads, and none of a small batch. */
+/* Pieces of training: a power of two, the same for any number of threads, and none of a small batch. */
 static void test_pieces(void **state) {
     (void)state;
     const int32_t piece = piece_of(1, MOST);
@@ -179,9 +180,11 @@ static void test_pieces(void **state) {
     assert_int_equal(piece_of(2, piece), piece);
     assert_int_equal(piece_of(2, 3), 3);
     for (int32_t batch = piece + 1; batch <= MOST; batch += 9) {
-        const int32_t part = piece_of(2, batch), count = (batch + part - 1) / part;
-        assert_int_equal(part, (batch + count - 1) / count);
-        assert_true(part <= piece + 1);
+        const int32_t part = piece_of(2, batch);
+        int32_t pieces = 1;
+        while ((batch + pieces - 1) / pieces > part) pieces *= 2;
+        assert_int_equal(part, (batch + pieces - 1) / pieces);
+        assert_in_range(part, piece / 2, 2 * piece);
     }
 }
 

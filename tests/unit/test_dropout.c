@@ -1,16 +1,20 @@
 /* Dropout in training: the same numbers are left out however a step is cut into batches, and none in
- * validation. */
+ * validation and inference. */
 #include "train_fixture.h"
 #include "unit/unet2d_support.h"
 
 enum { COUNT = 4, SIDE = 8 };
 
-static dm_net *new_net(double dropout) {
+static dm_net *new_net_in(dm_context *context, double dropout) {
     dm_unet2d_options o = tiny_unet2d(4);
     dm_net *net;
     o.dropout = dropout;
-    OK(dm_unet2d_create(NULL, &o, &net));
+    OK(dm_unet2d_create(context, &o, &net));
     return net;
+}
+
+static dm_net *new_net(double dropout) {
+    return new_net_in(NULL, dropout);
 }
 
 static dm_tensor *new_images(int32_t count) {
@@ -93,7 +97,41 @@ static void test_validation(void **state) {
     dm_tensor_destroy(images);
 }
 
+/* Output of a large batch, which two threads share. */
+static dm_tensor *infer(double dropout) {
+    enum { MANY = 16 };
+    const int64_t batch = MANY;
+    dm_context *context = make_context(2, NULL);
+    dm_net *net = new_net_in(context, dropout);
+    dm_session_options o;
+    dm_session *session;
+    dm_tensor *images = new_images(MANY), *out = new_images(MANY), *t;
+    dm_session_options_init(&o, sizeof o);
+    o.batch = MANY;
+    o.height = o.width = SIDE;
+    OK(dm_session_create(net, &o, &session));
+    assert_int_equal(session->num_lanes, 2);
+    OK(dm_tensor_create(NULL, DM_DTYPE_F32, 1, &batch, &t));
+    OK(dm_tensor_fill(t, 7.0));
+    OK(dm_session_forward(session, images, t, NULL, out));
+    dm_tensor_destroy(t);
+    dm_tensor_destroy(images);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+    return out;
+}
+
+static void test_inference(void **state) {
+    dm_tensor *out[] = {infer(0.25), infer(0)};
+    (void)state;
+    assert_memory_equal(out[0]->data, out[1]->data, (size_t)dm_tensor_numel(out[0]) * sizeof(float));
+    dm_tensor_destroy(out[0]);
+    dm_tensor_destroy(out[1]);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batches), cmocka_unit_test(test_validation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batches), cmocka_unit_test(test_validation),
+                                       cmocka_unit_test(test_inference)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

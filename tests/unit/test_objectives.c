@@ -293,15 +293,34 @@ static void test_pieces(void **state) {
     check_pieces(&s);
 }
 
-/* A loss that is not finite in the last piece leaves no gradient of those before it. */
-static void test_bad_piece(void **state) {
+/* Pieces that threads take whole, or share: the same weights, bit for bit. */
+static void test_piece_threads(void **state) {
+    static const int32_t threads[] = {2, 3, 4};
     (void)state;
+    setting s;
+    for (int i = 0; i < NUM_SETTINGS; i++) {
+        settings[i](&s);
+        run one = start(&s, 1), many = start(&s, threads[i % 3]);
+        cut_batch(one.trainer, 1);
+        cut_batch(many.trainer, 1); /* 4 pieces: 3 threads share each */
+        assert_int_equal(one.trainer->session->num_lanes, 0);
+        assert_int_equal(many.trainer->session->num_lanes, threads[i % 3] == 3 ? 0 : threads[i % 3]);
+        OK(dm_trainer_fit(one.trainer, one.data, 5));
+        OK(dm_trainer_fit(many.trainer, many.data, 5));
+        assert_memory_equal(one.net->weights, many.net->weights, weight_bytes(one.net));
+        end(&one);
+        end(&many);
+    }
+}
+
+/* A loss that is not finite in the last piece leaves no gradient of those before it. */
+static void check_bad_piece(int32_t threads) {
     setting s;
     const int64_t shape[2] = {BATCH, PIXELS};
     dm_tensor *x0 = make_normal(1, 2, shape), *bad = make_normal(2, 2, shape);
     ((float *)bad->data)[BATCH * PIXELS - 1] = NAN;
     init_setting(&s, "plain");
-    run calm = start(&s, 1), disturbed = start(&s, 1);
+    run calm = start(&s, threads), disturbed = start(&s, threads);
     cut_batch(calm.trainer, 1);
     cut_batch(disturbed.trainer, 1);
     FAILS(DM_ERROR_NUMERIC, "loss", dm_trainer_step(disturbed.trainer, bad, NULL, NULL, NULL, NULL));
@@ -313,6 +332,12 @@ static void test_bad_piece(void **state) {
     end(&disturbed);
     dm_tensor_destroy(x0);
     dm_tensor_destroy(bad);
+}
+
+static void test_bad_piece(void **state) {
+    (void)state;
+    check_bad_piece(1);
+    check_bad_piece(2);
 }
 
 /* Importance sampling has learned which timesteps cost more, and draws them more often. */
@@ -415,7 +440,7 @@ int main(void) {
         cmocka_unit_test(test_own_loop),      cmocka_unit_test(test_resume),
         cmocka_unit_test(test_importance),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_step_refusals), cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_bad_piece),
+        cmocka_unit_test(test_piece_threads), cmocka_unit_test(test_bad_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,7 +80,7 @@ static int32_t piece_of(int normalises_batch) {
     o.mode = DM_SESSION_TRAIN;
     o.batch = 512;
     o.height = o.width = SIDE;
-    assert_int_equal(dmi_session_create_pieces(net, &o, &session), DM_OK);
+    assert_int_equal(dmi_session_create_pieces(net, &o, 0, &session), DM_OK);
     const int32_t piece = session->options.batch;
     dm_session_destroy(session);
     dm_net_destroy(net);
@@ -169,11 +169,12 @@ static void check_fewer(const dm_net *net, int64_t side, dm_dtype storage, dmi_b
     const void *kernels = dmi_kernels_get_f32();
     dmi_plan whole, fewer;
     enum { MOST = 10 };
-    assert_int_equal(dmi_plan_create(net, DM_DTYPE_F32, storage, kernels, 0, MOST, input, backward, &whole),
-                     DM_OK);
+    assert_int_equal(
+        dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0, MOST, input, backward, &whole), DM_OK);
     for (int64_t batch = 1; batch < MOST; batch++) {
         assert_int_equal(
-            dmi_plan_create(net, DM_DTYPE_F32, storage, kernels, 0, batch, input, backward, &fewer), DM_OK);
+            dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0, batch, input, backward, &fewer),
+            DM_OK);
         for (int32_t n = 0; n < net->num_nodes; n++) {
             const dmi_node_plan *w = &whole.nodes[n], *f = &fewer.nodes[n];
             if (f->scratch_forward_size > w->scratch_forward_size ||

@@ -113,9 +113,11 @@ static inline dm_net *make_unet(dm_context *context) {
 /* Makes the trainer pass its batch through the network in pieces of so many images. */
 static inline void cut_batch(dm_trainer *trainer, int32_t images) {
     dm_session_options options = trainer->session->options;
-    options.batch = images;
+    options.batch = (int32_t)trainer->shape[0];
+    dmi_objective_destroy(trainer);
     dm_session_destroy(trainer->session);
-    OK(dm_session_create(trainer->net, &options, &trainer->session));
+    OK(dmi_session_create_pieces(trainer->net, &options, images, &trainer->session));
+    OK(dmi_objective_create(trainer));
 }
 
 static inline dm_scheduler *make_scheduler(dm_context *context, dm_prediction_type prediction) {
