@@ -111,10 +111,10 @@ static void tile(const job *j, const workspace *w, int64_t pair, int64_t q0, int
                      KEY_TILE);
     score_gradients(w, j->g->statistics + 2 * (pair * a->queries + q0), count, n);
     for (int64_t p = 0; p < j->panels_v; p++)
-        conv_reduce(w->p, KEY_TILE, &queries, 1, w->dy_rows + p * count * NR, n,
+        conv_reduce(w->p, KEY_TILE, &queries, 1, w->dy_rows + p * count * NR, NR, n,
                     w->dv + (p * a->keys + k0) * NR);
     for (int64_t p = 0; p < j->panels_k; p++) {
-        conv_reduce(w->ds, KEY_TILE, &queries, 1, w->q_rows + p * count * NR, n,
+        conv_reduce(w->ds, KEY_TILE, &queries, 1, w->q_rows + p * count * NR, NR, n,
                     w->dk + (p * a->keys + k0) * NR);
         conv_product(w->ds, KEY_TILE, count, n, w->key_rows + (p * a->keys + k0) * NR, w->product, NR);
         real *restrict dq = w->dq + (p * a->queries + q0) * NR;

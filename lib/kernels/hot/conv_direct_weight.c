@@ -4,13 +4,14 @@
  * A pass (some images, or a band of rows of one) is copied once per block: a zero-padded, b into panels [NR]
  * wide. A block is (slot, panels): a slot is a contiguous range of passes; the slots are summed in order at
  * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads.
- * With stride 1 and few channels in b, a and b change places; with few channels in a, patches as in
- * conv_direct.c. With products of bf16 (conv_pairs.c) the sum goes over pairs of images, n and n + half of
- * the batch, and everything but the sources counts in pairs. */
+ * With stride 1 and few channels in b, a and b change places; with few channels in a, one register tile
+ * holds all taps; b is read
+ * where it is when no tap comes back to it. With products of bf16 (conv_pairs.c) the sum
+ * goes over pairs of images, n and n + half of the batch, and everything but the sources counts in pairs. */
 #include "kernels/hot/conv_internal.h"
 
 enum {
-    PATCH_MAX_CHANNELS = 4,
+    FEW_CHANNELS = 4,
     RUN_PIXELS = 192,         /* pixels that one register tile sums before it is added to dw */
     PASS_BYTES = 320 * 1024,  /* of the padded copy */
     FLAT_IMAGE = 128,         /* pixels of a pass of a matrix product */
@@ -24,21 +25,22 @@ typedef struct plan {
     int64_t a_c, b_c, ag, bg; /* channels: all, of a group */
     axis y, x;                /* src = a, dst = b */
     int64_t sign;             /* offset of a tap = sign * (k * dilation - pad) */
-    int64_t depth;            /* channels of a row of the reduction: ag, with patches taps * ag */
     int64_t panels, panel_parts, slots;
     int64_t rows, bands, images; /* rows of b in a pass, passes of an image, images of a pass */
     int64_t passes, band_h, band_w, band_ld;
     int64_t step_b, step_a, step_group; /* strides of dw */
     int64_t a_partner, b_partner;       /* pixels from one to its partner */
     int64_t a_pixels, b_pixels;         /* of the whole batch */
-    int32_t flat, swap, copy, patch, products;
+    int32_t flat, swap, copy, products;
+    int32_t all_taps; /* are rows of the same register tiles */
+    int32_t b_in_place;
     int32_t a_bf16, b_bf16;
 } plan;
 
 typedef struct workspace {
-    real *band, *patches, *panels;
+    real *band, *panels;
     run *runs;
-    int64_t *tap;
+    int64_t *tap; /* offsets; with all_taps of each of their channels */
 } workspace;
 
 typedef struct job {
@@ -79,7 +81,7 @@ static void set_geometry(plan *p, const dmi_conv *c) {
     p->sign = 1;
     const int stride1 = c->stride_h == 1 && c->stride_w == 1;
     p->flat = p->taps == 1 && stride1 && c->pad_h == 0 && c->pad_w == 0 && a_h == b_h && a_w == b_w;
-    p->swap = stride1 && p->groups == 1 && p->bg <= PATCH_MAX_CHANNELS && p->ag > p->bg;
+    p->swap = stride1 && p->groups == 1 && p->bg <= FEW_CHANNELS && p->ag > p->bg;
     if (p->swap) {
         int64_t t;
         t = p->a_c, p->a_c = p->b_c, p->b_c = t;
@@ -108,7 +110,7 @@ static void set_geometry(plan *p, const dmi_conv *c) {
     }
     set_axis(p, &p->y, a_h, b_h, c->kernel_h, c->stride_h, c->pad_h, c->dilation_h);
     set_axis(p, &p->x, a_w, b_w, c->kernel_w, c->stride_w, c->pad_w, c->dilation_w);
-    p->patch = p->ag <= PATCH_MAX_CHANNELS && p->taps > 1;
+    p->all_taps = p->ag <= FEW_CHANNELS && p->taps > 1;
 }
 
 static plan make_plan(const dmi_conv *c) {
@@ -116,7 +118,7 @@ static plan make_plan(const dmi_conv *c) {
     set_geometry(&p, c);
     const axis *y = &p.y, *x = &p.x;
     const int64_t real_bytes = (int64_t)sizeof(real);
-    p.depth = p.patch ? p.ag * p.taps : p.ag;
+    p.b_in_place = !p.b_bf16 && !p.products && p.bg % NR == 0 && (p.taps == 1 || p.all_taps);
     p.copy = p.a_bf16 || p.products || y->low < 0 || x->low < 0 ||
              (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
@@ -152,10 +154,9 @@ static workspace carve(const plan *p, bump *b) {
     const int64_t pixels = p->flat ? FLAT_IMAGE : p->images * p->rows * p->x.dst;
     w.band =
         take_reals(b, p->copy ? (p->flat ? FLAT_IMAGE : p->images * p->band_h * p->band_w) * p->band_ld : 0);
-    w.patches = take_reals(b, p->patch ? pixels * p->depth : 0);
-    w.panels = take_reals(b, pixels * NR * imin(p->panels, ceil_div(64, NR)));
+    w.panels = take_reals(b, p->b_in_place ? 0 : pixels * NR * imin(p->panels, ceil_div(64, NR)));
     w.runs = (run *)take(b, p->images * p->rows * (int64_t)sizeof(run));
-    w.tap = (int64_t *)take(b, p->taps * (int64_t)sizeof(int64_t));
+    w.tap = (int64_t *)take(b, p->taps * (p->all_taps ? p->ag : 1) * (int64_t)sizeof(int64_t));
     return w;
 }
 
@@ -187,39 +188,31 @@ static void copy_panels(const job *j, int64_t first, int64_t count, int64_t grou
     }
 }
 
-static void make_patches(const plan *p, const real *base, int64_t step, const run *runs, int64_t num_runs,
-                         const int64_t *tap, real *out) {
-    for (int64_t r = 0; r < num_runs; r++)
-        for (int64_t i = 0; i < runs[r].count; i++)
-            for (int64_t t = 0; t < p->taps; t++) {
-                const real *in = base + runs[r].offset + i * step + tap[t];
-                for (int64_t c = 0; c < p->ag; c++) *out++ = in[c];
-            }
-}
-
-/* Adds the runs of one pass to dw, RUN_PIXELS or so at a time. */
+/* Adds the runs of one pass to dw, RUN_PIXELS or so at a time. b: that of the pass in the first panel, whose
+ * pixels are ld_b apart, panels panel_b. */
 static void add_runs(const plan *p, const workspace *w, const real *base, int64_t step, int64_t num_runs,
-                     int64_t pixels, int64_t num_panels, real *dw) {
-    const int64_t taps = p->patch ? 1 : p->taps;
-    int64_t done = 0;
+                     const real *b, int64_t ld_b, int64_t panel_b, int64_t num_panels, real *dw) {
+    const int64_t panel_reals = p->taps * p->ag * NR;
     for (int64_t r = 0, next; r < num_runs; r = next) {
+        const run *runs = w->runs + r;
         int64_t count = 0;
         for (next = r; next < num_runs && (next == r || count + w->runs[next].count <= RUN_PIXELS); next++)
             count += w->runs[next].count;
-        const run whole = {.offset = done * p->depth, .count = count};
         for (int64_t panel = 0; panel < num_panels; panel++) {
-            const real *b = w->panels + (panel * pixels + done) * NR;
-            for (int64_t t = 0; t < taps; t++) {
-                real *out = dw + (panel * p->taps * p->ag + t * p->ag) * NR;
-                if (p->patch)
-                    conv_reduce(w->patches, p->depth, &whole, 1, b, p->depth, out);
-                else if (p->products)
-                    conv_reduce_pairs(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
+            const real *from = b + panel * panel_b;
+            real *out = dw + panel * panel_reals;
+            if (p->all_taps) {
+                conv_reduce_rows(base, w->tap, step, runs, next - r, from, ld_b, p->taps * p->ag, out);
+                continue;
+            }
+            for (int64_t t = 0; t < p->taps; t++, out += p->ag * NR) {
+                if (p->products)
+                    conv_reduce_pairs(base + w->tap[t], step, runs, next - r, from, p->ag, out);
                 else
-                    conv_reduce(base + w->tap[t], step, w->runs + r, next - r, b, p->ag, out);
+                    conv_reduce(base + w->tap[t], step, runs, next - r, from, ld_b, p->ag, out);
             }
         }
-        done += count;
+        b += count * ld_b;
     }
 }
 
@@ -251,6 +244,14 @@ static void copy_flat(const job *j, int64_t first, int64_t group, int64_t count,
         vmove(1, stored_at(1, j->a, at + i * j->ld_a), 0, band + i * p->band_ld, p->ag);
 }
 
+static void find_taps(const plan *p, int64_t ld, int64_t *tap) {
+    for (int64_t ky = 0; ky < p->y.kernel; ky++)
+        for (int64_t kx = 0; kx < p->x.kernel; kx++) {
+            const int64_t y = tap_offset(p, &p->y, ky) - p->y.low, x = tap_offset(p, &p->x, kx) - p->x.low;
+            for (int64_t c = 0; c < (p->all_taps ? p->ag : 1); c++) *tap++ = (y * p->band_w + x) * ld + c;
+        }
+}
+
 static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t group, int64_t p0, int64_t p1,
                      real *dw) {
     const plan *p = &j->p;
@@ -269,7 +270,6 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
         else
             base = (const real *)j->a + first * j->ld_a + group * p->ag;
         w->runs[num_runs++] = (run){.offset = 0, .count = pixels};
-        copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
     } else {
         const int64_t src_y = q0 * p->y.step + p->y.low, src_rows = (rows - 1) * p->y.step + p->y.span;
         const int64_t image_step = (p->copy ? p->band_h : p->y.src) * p->band_w * ld;
@@ -282,15 +282,15 @@ static void run_pass(const job *j, const workspace *w, int64_t pass, int64_t gro
                 w->runs[num_runs++] =
                     (run){.offset = i * image_step + q * p->y.step * p->band_w * ld, .count = row};
         }
-        copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
     }
-    for (int64_t ky = 0, t = 0; ky < p->y.kernel; ky++)
-        for (int64_t kx = 0; kx < p->x.kernel; kx++, t++)
-            w->tap[t] =
-                ((tap_offset(p, &p->y, ky) - p->y.low) * p->band_w + tap_offset(p, &p->x, kx) - p->x.low) *
-                ld;
-    if (p->patch) make_patches(p, base, p->x.step * ld, w->runs, num_runs, w->tap, w->patches);
-    add_runs(p, w, base, p->x.step * ld, num_runs, pixels, p1 - p0, dw);
+    find_taps(p, ld, w->tap);
+    if (p->b_in_place) {
+        const real *b = (const real *)j->b + first * j->ld_b + group * p->bg + p0 * NR;
+        add_runs(p, w, base, p->x.step * ld, num_runs, b, j->ld_b, NR, p1 - p0, dw);
+    } else {
+        copy_panels(j, first, pixels, group, p0, p1, pixels, w->panels);
+        add_runs(p, w, base, p->x.step * ld, num_runs, w->panels, NR, pixels * NR, p1 - p0, dw);
+    }
 }
 
 static void run_block(void *arg, int64_t block, int32_t worker) {

@@ -22,6 +22,7 @@
 #define conv_finish_zeros            DMI_K(dmi_conv_finish_zeros)
 #define conv_product                 DMI_K(dmi_conv_product)
 #define conv_reduce                  DMI_K(dmi_conv_reduce)
+#define conv_reduce_rows             DMI_K(dmi_conv_reduce_rows)
 #define conv_weight_products         DMI_K(dmi_conv_weight_products)
 #define conv_reduce_pairs            DMI_K(dmi_conv_reduce_pairs)
 #define conv_copy_pairs              DMI_K(dmi_conv_copy_pairs)
@@ -197,15 +198,19 @@ typedef struct run {
 } run;
 
 /* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
- * the rows of b follow each other. There is at least one run and none is empty. The sum is formed from zero
- * and then added to out. */
-void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
+ * the rows of b are ld_b apart. There is at least one run and none is empty. The sum is formed from zero and
+ * then added to out. */
+void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b, int64_t ld_b,
                  int64_t channels, real *out);
+/* The same of rows that lie anywhere, a[p][offsets[m]]. */
+void conv_reduce_rows(const real *a, const int64_t *offsets, int64_t step, const run *runs, int64_t num_runs,
+                      const real *b, int64_t ld_b, int64_t rows, real *out);
 
 /* ---- conv_pairs.c ---- */
 
-/* conv_reduce with vdpbf16ps. A pair is a word of two numbers in bf16, of the same pixel and channel of two
- * images, and takes the place of a real: offsets, step and rows of b are counted in pairs. */
+/* conv_reduce with vdpbf16ps and dense rows of b. A pair is a word of two numbers in bf16, of the same pixel
+ * and channel of two images, and takes the place of a real: offsets, step and rows of b are counted in pairs.
+ */
 void conv_reduce_pairs(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
                        int64_t channels, real *out);
 /* n pixels and their partners, of which the first n1 exist and the others are zero: `channels` pairs a pixel,

@@ -153,7 +153,7 @@ static void multiply(const job *j, const workspace *w, int first, int64_t weight
             const run tiles = {.offset = from * p->a_ld, .count = to - from};
             if (from < to)
                 conv_reduce(w->v + position * p->v_stride, p->a_ld, &tiles, 1,
-                            w->m + position * p->m_stride + (panel * p->tiles + from) * NR, p->a_c, du);
+                            w->m + position * p->m_stride + (panel * p->tiles + from) * NR, NR, p->a_c, du);
         }
     }
 }
