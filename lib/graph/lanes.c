@@ -13,8 +13,6 @@ enum {
     LANE_WEIGHTS = 5,
     LANE_IMAGES = 4
 };
-/* Training in pieces without lanes. */
-enum { TRAIN_BYTES = 48 * MEGABYTE, TRAIN_WEIGHTS = 12 };
 enum { ADD_BLOCK = 16384 /* gradients that one task adds up */ };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
@@ -89,12 +87,6 @@ static int64_t lane_pieces(int64_t batch, int64_t bytes, int64_t weights) {
     return pieces;
 }
 
-static int64_t shared_pieces(int64_t batch, int64_t bytes, int64_t weights) {
-    const int64_t most = TRAIN_WEIGHTS * weights > TRAIN_BYTES ? TRAIN_WEIGHTS * weights : TRAIN_BYTES;
-    const int64_t fitting = most / bytes, images = fitting < LANE_IMAGES ? LANE_IMAGES : fitting;
-    return ceil_div(batch, images);
-}
-
 /* Whether workers that take whole pieces are busy for four fifths of the time. */
 static int keep_busy(int64_t pieces, int64_t workers) {
     return workers > 1 && 5 * pieces >= 4 * ceil_div(pieces, workers) * workers;
@@ -109,16 +101,14 @@ dm_status dmi_lanes_plan_training(dm_session *s, int64_t images) {
     if (dmi_net_mixes_samples(s->net)) return DM_OK;
     if (images == 0) {
         DM_TRY(measure(s, batch, &bytes));
-        s->pieces = LANE_WEIGHTS * weights <= TRAIN_LANE_BYTES ? lane_pieces(batch, bytes, weights)
-                                                               : shared_pieces(batch, bytes, weights);
+        s->pieces = lane_pieces(batch, bytes, weights);
     } else {
         s->pieces = ceil_div(batch, images);
     }
     if (s->pieces == 1) return DM_OK;
     s->options.batch = (int32_t)ceil_div(batch, s->pieces);
     s->num_slots = 1;
-    if (!keep_busy(s->pieces, workers) || (images == 0 && LANE_WEIGHTS * weights > TRAIN_LANE_BYTES))
-        return DM_OK;
+    if (!keep_busy(s->pieces, workers)) return DM_OK;
     s->num_slots = s->pieces;
     DM_TRY(create_lanes(s, workers));
     DM_TRY(plan_lanes(s, s->options.batch));
