@@ -5,29 +5,38 @@
 #include "kernels/hot/conv_vector.h"
 #include "kernels/hot/scalar_math.h"
 
-/* Like dmi_exp() of each lane. */
-static inline vf vexp(vf x) {
-#if DMI_REAL_BITS == 32
-    const vf round = vsplat(12582912.0f), low = vsplat(-104.0f), high = vsplat(89.0f);
-    const vmask is_low = (vmask)(x < low), is_high = (vmask)(x > high);
-    x = (vf)(((vmask)low & is_low) | ((vmask)high & is_high) | ((vmask)x & ~(is_low | is_high)));
-    const vf shifted = vfma(x, vsplat(1.44269504f), round), n = shifted - round;
-    const vmask k = (vmask)shifted - 0x4b400000, half = k >> 1;
-    const vf r = vfma(n, vsplat(-0x1.c85fe0p-10f), vfma(n, vsplat(-0x1.62p-1f), x));
-    vf p = vfma(vsplat(1.3926184e-3f), r, vsplat(8.363179e-3f));
-    p = vfma(p, r, vsplat(4.1666556e-2f));
-    p = vfma(p, r, vsplat(1.6666576e-1f));
-    p = vfma(p, r, vsplat(0.5f));
-    p = vfma(p, r * r, r) + 1.0f;
-    return p * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);
+/* x in [-limit, limit], NaN -> NaN. */
+static inline vf vlimit(vf x, real limit) {
+    const vf high = vsplat(limit), low = vsplat(-limit);
+#if defined(__AVX512F__) && DMI_REAL_BITS == 32
+    return (vf)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));
+#elif defined(__FMA__) && DMI_REAL_BITS == 32
+    return (vf)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)x));
 #else
-    for (int i = 0; i < W; i++) x[i] = exp(x[i]);
-    return x;
+    const vmask is_low = (vmask)(x < low), is_high = (vmask)(x > high);
+    return (vf)(((vmask)low & is_low) | ((vmask)high & is_high) | ((vmask)x & ~(is_low | is_high)));
 #endif
 }
 
+/* 1 / (1 + exp(-x)). The exponential is dmi_exp()'s, with -r in place of r and 2^n added to the exponent of
+ * its factor: between -86 and 86 no number leaves the normal range, and beyond them the result is 1, or off
+ * by less than 1e-37. */
 static inline vf vsigmoid(vf x) {
-    return 1 / (1 + vexp(-x));
+#if DMI_REAL_BITS == 32
+    const vf round = vsplat(12582912.0f);
+    x = vlimit(x, 86.0f);
+    const vf shifted = vfma(x, vsplat(-1.44269504f), round), n = shifted - round;
+    const vf s = vfma(n, vsplat(0x1.c85fe0p-10f), vfma(n, vsplat(0x1.62p-1f), x));
+    vf p = vfma(vsplat(-1.3926184e-3f), s, vsplat(8.363179e-3f));
+    p = vfma(p, s, vsplat(-4.1666556e-2f));
+    p = vfma(p, s, vsplat(1.6666576e-1f));
+    p = vfma(p, s, vsplat(-0.5f));
+    p = 1.0f - vfma(p, s * s, s);
+    return 1 / (1 + (vf)((vmask)p + ((vmask)shifted << 23)));
+#else
+    for (int i = 0; i < W; i++) x[i] = 1 / (1 + exp(-x[i]));
+    return x;
+#endif
 }
 
 /* The first n of W lanes; `whole` (all of them) is a constant where this is inlined. */
