@@ -4,14 +4,14 @@
  * A pass (some images, or a band of rows of one) is copied once per block: a zero-padded, b into panels [NR]
  * wide. A block is (slot, panels): a slot is a contiguous range of passes; the slots are summed in order at
  * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads.
- * With stride 1 and few channels in b, a and b change places; with few channels in a, one register tile
- * holds all taps; b is read
- * where it is when no tap comes back to it. With products of bf16 (conv_pairs.c) the sum
- * goes over pairs of images, n and n + half of the batch, and everything but the sources counts in pairs. */
+ * With stride 1 and few channels in b, a and b change places; with few channels in a, one register tile holds
+ * all taps; where few tiles read b, it is read in place. With products of bf16 (conv_pairs.c) the sum goes
+ * over pairs of images, n and n + half of the batch, and everything but the sources counts in pairs. */
 #include "kernels/hot/conv_internal.h"
 
 enum {
     FEW_CHANNELS = 4,
+    IN_PLACE_TILES = 40,      /* register tiles that read b where it is; for more of them a copy pays */
     RUN_PIXELS = 192,         /* pixels that one register tile sums before it is added to dw */
     PASS_BYTES = 320 * 1024,  /* of the padded copy */
     FLAT_IMAGE = 128,         /* pixels of a pass of a matrix product */
@@ -118,7 +118,8 @@ static plan make_plan(const dmi_conv *c) {
     set_geometry(&p, c);
     const axis *y = &p.y, *x = &p.x;
     const int64_t real_bytes = (int64_t)sizeof(real);
-    p.b_in_place = !p.b_bf16 && !p.products && p.bg % NR == 0 && (p.taps == 1 || p.all_taps);
+    const int64_t tiles = p.all_taps ? ceil_div(p.taps * p.ag, MR) : p.taps * ceil_div(p.ag, MR);
+    p.b_in_place = !p.b_bf16 && !p.products && p.bg % NR == 0 && tiles <= IN_PLACE_TILES;
     p.copy = p.a_bf16 || p.products || y->low < 0 || x->low < 0 ||
              (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
