@@ -141,7 +141,7 @@ size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t work
     }
     const gather g = conv_gather(conv, direction);
     if (g.winograd) return (size_t)conv_winograd_scratch(&g, workers);
-    if (g.dot) return (size_t)conv_dot_scratch(&g);
+    if (g.dot) return (size_t)conv_dot_scratch(&g, workers);
     return (size_t)conv_direct_scratch(&g, workers);
 }
 

@@ -235,7 +235,7 @@ void conv_direct(dm_context *context, const gather *g, const void *src, int64_t 
 /* ---- conv_dot.c ---- */
 int64_t conv_dot_pack_size(const gather *g);
 void conv_dot_pack(const gather *g, const real *weights, real *packed);
-int64_t conv_dot_scratch(const gather *g);
+int64_t conv_dot_scratch(const gather *g, int32_t workers);
 void conv_dot(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
               const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 
