@@ -111,8 +111,17 @@ void conv_product(const real *a, int64_t ld_a, int64_t count, int64_t depth, con
 }
 
 void conv_finish_zeros(const int64_t *pixels, int64_t count, const target *to) {
-    static const real zeros[MR * NR];
-    for (int64_t i = 0; i < count; i += MR) conv_finish(zeros, pixels + i, imin(MR, count - i), to);
+    int64_t i = 0;
+    for (; i + MR <= count; i += MR) {
+        vf acc[MR][2];
+        UNROLL_ROWS
+        for (int m = 0; m < MR; m++) acc[m][0] = acc[m][1] = vzero();
+        finish_rows(MR, acc, to, pixels + i);
+    }
+    for (; i < count; i++) {
+        vf acc[1][2] = {{vzero(), vzero()}};
+        finish_rows(1, acc, to, pixels + i);
+    }
 }
 
 /* One vector of every row; `whole`, the storage and the parts of the epilogue are constants where this is
