@@ -6,7 +6,7 @@
  *
  *     phase (r_y, r_x):  pixel p -> source offset[p], destination pixel[p];  tap t -> offset tap[t]
  *     for each panel: conv_rows() */
-#include "kernels/hot/conv_internal.h"
+#include "kernels/hot/conv_transpose.h"
 
 enum { BAND_BYTES = 320 * 1024, FLAT_BAND_BYTES = 128 * 1024, BAND_MIN_PIXELS = 4 * MR };
 
@@ -248,10 +248,17 @@ static void pack_tap(const gather *g, const real *weights, int64_t group, int64_
     const int64_t dst_step = g->spread ? g->taps : g->src_cg * g->taps;
     const real *in =
         weights + tap + group * (g->spread ? g->src_cg : g->dst_cg) * (g->spread ? src_step : dst_step);
+    if (src_step == 1 && !g->products) {
+        transpose_panel(in + first * dst_step, dst_step, n, g->src_cg, (real *)out);
+        return;
+    }
     for (int64_t c = 0; c < g->src_cg; c++) {
         const real *row = in + c * src_step + first * dst_step;
         real column[NR] = {0};
-        for (int64_t k = 0; k < n; k++) column[k] = row[k * dst_step];
+        if (dst_step == 1)
+            memcpy(column, row, (size_t)n * sizeof *row);
+        else
+            for (int64_t k = 0; k < n; k++) column[k] = row[k * dst_step];
         if (g->products)
             conv_pack_bf16(column, (uint16_t *)out + c / 2 * 2 * NR + c % 2);
         else

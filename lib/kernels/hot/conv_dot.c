@@ -2,7 +2,7 @@
  * scalar products along the source channels for PIXELS neighbours at once. Stride 1. For a row of the image
  * there is a table of pointers to the source pixels that its kernel reads, those outside of the image all to
  * the same zeros. */
-#include "kernels/hot/conv_internal.h"
+#include "kernels/hot/conv_transpose.h"
 
 enum {
     PIXELS = 8,     /* a row of the image is cut into these; a power of two */
@@ -72,21 +72,6 @@ DMI_INLINE void add_tap(int bf16, const void *const pixel[PIXELS], const real *w
     UNROLL_ROWS
     for (int p = 0; p < PIXELS; p++) acc[p] = vfma(weight, vget(bf16, 0, pixel[p], c, channels - c), acc[p]);
 }
-
-/* Lanes 0, 2, 4, ... and 1, 3, 5, ... of a and then of b. */
-#if VECTOR_ALIGN * 8 / DMI_REAL_BITS == 16
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-#define ODD(a, b)  __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
-#elif VECTOR_ALIGN * 8 / DMI_REAL_BITS == 8
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-#define ODD(a, b)  __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
-#elif VECTOR_ALIGN * 8 / DMI_REAL_BITS == 4
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
-#define ODD(a, b)  __builtin_shufflevector(a, b, 1, 3, 5, 7)
-#else
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2)
-#define ODD(a, b)  __builtin_shufflevector(a, b, 1, 3)
-#endif
 
 /* Adds neighbouring lanes and puts the halves of two vectors into one: n vectors become half as many. */
 static inline __attribute__((always_inline)) void add_neighbours(vf *acc, int n) {

@@ -3,6 +3,7 @@
  * block or so, it is shared: the workers split its tiles, then the products, then its tiles again. How tiles
  * are cut changes no bit. */
 #include "kernels/hot/conv_stride2.h"
+#include "kernels/hot/conv_transpose.h"
 
 /* A block's transforms fit in a second-level cache, unless the weights, which every block reads anew, are so
  * large that they must be shared by more tiles. */
@@ -13,7 +14,7 @@ enum {
     MIN_TILES_LARGE = 64,
     MAX_TILES = 96
 };
-enum { SHARED_TILES = 4 /* a piece of work */ };
+enum { SHARED_TILES = 4, PACK_CHANNELS = 64 }; /* pieces of work */
 
 typedef struct plan {
     tiling ty, tx;
@@ -222,26 +223,50 @@ int64_t conv_winograd_pack_size(const gather *g) {
     return WEIGHTS * weight_stride(g) * (int64_t)sizeof(real);
 }
 
-/* A spread gather reads its source at minus the tap's offset: the kernel turned by 180 degrees. With stride 2
- * the two taps of a phase change places, too. */
+/* kernels[c][tap][0..NR) of the weights [destination channel][source channel][9], `count` source channels. */
+static void strided_kernels(const gather *g, const real *weights, int64_t first, int64_t n, int64_t c,
+                            int64_t count, real *kernels) {
+    transpose_panel(weights + (first * g->src_c + c) * 9, g->src_c * 9, n, count * 9, kernels);
+}
+
+/* Those of the weights [source channel][destination channel][9]. A spread gather reads its source at minus
+ * the tap's offset: the kernel turned by 180 degrees. With stride 2 the two taps of a phase change places,
+ * too. */
+static void spread_kernels(const gather *g, const real *weights, int64_t first, int64_t n, int64_t c,
+                           int64_t count, real *kernels) {
+    for (int64_t i = 0; i < count; i++, kernels += 9 * NR)
+        for (int half = 0; half < NR; half += W) {
+            const real *in = weights + ((c + i) * g->dst_c + first + half) * 9;
+            vf v[9];
+            if (n - half >= W) {
+                UNROLL_ROWS
+                for (int t = 0; t < 9; t++) v[t] = vload(in + t * W);
+            } else
+                for (int t = 0; t < 9; t++) v[t] = vload_part(in + t * W, (n - half) * 9 - t * W);
+            transpose_nines(v);
+            for (int t = 0; t < 9; t++) vstore(kernels + (8 - t) * NR + half, v[t]);
+        }
+}
+
+/* Source channels of one panel, W at a time: those of a row of the weights are whole vectors. */
 static void pack_part(void *arg, int64_t block, int32_t worker) {
     const pack_job *j = (const pack_job *)arg;
     const gather *g = j->g;
     const int64_t panel = block / j->parts, part = block % j->parts, stride = weight_stride(g);
     const int64_t first = panel * NR, n = imin(NR, g->dst_c - first);
-    const int64_t src_step = 9 * (g->spread ? g->dst_c : 1), dst_step = 9 * (g->spread ? 1 : g->src_c);
+    const int64_t end = imin(g->src_c, (part + 1) * PACK_CHANNELS);
     (void)worker;
-    for (int64_t c = g->src_c * part / j->parts; c < g->src_c * (part + 1) / j->parts; c++) {
-        const real *in = j->weights + c * src_step + first * dst_step;
-        real kernel[9 * NR] = {0};
-        for (int64_t k = 0; k < n; k++)
-            for (int t = 0; t < 9; t++) kernel[t * NR + k] = in[k * dst_step + (g->spread ? 8 - t : t)];
-        (g->winograd == WINOGRAD_STRIDE2 ? conv_stride2_kernel : conv_winograd_kernel)(
-            kernel, j->u + (panel * g->src_c + c) * NR, stride);
+    for (int64_t c = part * PACK_CHANNELS; c < end; c += W) {
+        const int64_t count = imin(W, end - c);
+        real kernels[W * 9 * NR], *u = j->u + (panel * g->src_c + c) * NR;
+        (g->spread ? spread_kernels : strided_kernels)(g, j->weights, first, n, c, count, kernels);
+        for (int64_t i = 0; i < count; i++)
+            (g->winograd == WINOGRAD_STRIDE2 ? conv_stride2_kernel : conv_winograd_kernel)(
+                kernels + i * 9 * NR, u + i * NR, stride);
     }
 }
 
 void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed) {
-    pack_job j = {.g = g, .weights = weights, .u = packed, .parts = ceil_div(g->src_c, 64)};
+    pack_job j = {.g = g, .weights = weights, .u = packed, .parts = ceil_div(g->src_c, PACK_CHANNELS)};
     dmi_parallel(context, g->panels * j.parts, pack_part, &j);
 }
