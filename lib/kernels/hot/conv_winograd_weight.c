@@ -6,12 +6,14 @@
  *    second-level cache. The slots' dw are added in their order. Stride 2 has more positions than a chunk in
  *    that cache has tiles, and gains nothing. */
 #include "kernels/hot/conv_stride2.h"
+#include "kernels/hot/conv_transpose.h"
 
 enum {
     CHUNK_BYTES = 12 * 1024 * 1024,
     MIN_TILES = 64,
     MAX_TILES = 128, /* of which a register tile's lines fit in a first-level cache */
     PIECE = 4 /* tiles */,
+    FINISH_CHANNELS = 64,
     WANTED_PRODUCTS = 128
 };
 enum {
@@ -158,12 +160,32 @@ static void multiply(const job *j, const workspace *w, int first, int64_t weight
     }
 }
 
-/* dw[b][a][9] += dg[tap][0..NR) for one a channel and the b channels of a panel. */
-static void add_kernels(const job *j, int64_t panel, int64_t a, const real *dg) {
+/* dw[k][0..columns) += column k of dg, for k < rows. */
+static inline void add_block(const real *dg, int64_t columns, real *dw, int64_t ld, int64_t rows) {
+    vf v[W];
+    if (columns >= W && rows >= W) {
+        UNROLL_ROWS
+        for (int i = 0; i < W; i++) v[i] = vload(dg + i * NR);
+        transpose(v);
+        UNROLL_ROWS
+        for (int i = 0; i < W; i++) vstore(dw + i * ld, vload(dw + i * ld) + v[i]);
+        return;
+    }
+    for (int i = 0; i < W; i++) v[i] = i < columns ? vload(dg + i * NR) : vzero();
+    transpose(v);
+    for (int i = 0; i < W && i < rows; i++)
+        vstore_part(dw + i * ld, vload_part(dw + i * ld, columns) + v[i], columns);
+}
+
+/* dw[b][a][9] += dg[a][tap][0..NR) for `count` channels a and the b channels of a panel. */
+static void add_kernels(const job *j, int64_t panel, int64_t a, int64_t count, const real *dg) {
     const plan *p = &j->p;
-    const int64_t n = imin(NR, p->b_c - panel * NR);
-    for (int64_t k = 0; k < n; k++)
-        for (int t = 0; t < 9; t++) j->dw[((panel * NR + k) * p->a_c + a) * 9 + t] += dg[t * NR + k];
+    const int64_t n = imin(NR, p->b_c - panel * NR), ld = p->a_c * 9, columns = count * 9;
+    for (int64_t first = 0; first < n; first += W) {
+        real *dw = j->dw + (panel * NR + first) * ld + a * 9;
+        for (int64_t c = 0; c < columns; c += W)
+            add_block(dg + c * NR + first, columns - c, dw + c, ld, n - first);
+    }
 }
 
 /* G^T du G of one a channel and panel. */
@@ -190,16 +212,18 @@ static void shared_multiply(void *arg, int64_t block, int32_t worker) {
              p->panels * (part + 1) / p->panel_parts);
 }
 
-/* 64 channels of one panel. */
+/* Some channels of one panel, W at a time: those of a row of dw are whole vectors. */
 static void shared_finish(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
-    const int64_t panel = block % p->panels, first = block / p->panels * 64;
+    const int64_t panel = block % p->panels, first = block / p->panels * FINISH_CHANNELS;
+    const int64_t end = imin(first + FINISH_CHANNELS, p->a_c);
     (void)worker;
-    for (int64_t a = first; a < first + 64 && a < p->a_c; a++) {
-        real dg[9 * NR];
-        finish_kernels(p, j->shared.du, panel, a, dg);
-        add_kernels(j, panel, a, dg);
+    for (int64_t a = first; a < end; a += W) {
+        const int64_t count = imin(W, end - a);
+        real dg[W * 9 * NR];
+        for (int64_t i = 0; i < count; i++) finish_kernels(p, j->shared.du, panel, a + i, dg + i * 9 * NR);
+        add_kernels(j, panel, a, count, dg);
     }
 }
 
@@ -211,7 +235,7 @@ static void run_shared(dm_context *context, job *j) {
         dmi_parallel(context, ceil_div(j->shared.list.count, PIECE), shared_transform, j);
         dmi_parallel(context, WEIGHTS * p->panel_parts, shared_multiply, j);
     }
-    dmi_parallel(context, ceil_div(p->a_c, 64) * p->panels, shared_finish, j);
+    dmi_parallel(context, ceil_div(p->a_c, FINISH_CHANNELS) * p->panels, shared_finish, j);
 }
 
 /* ---- own ---- */
@@ -235,15 +259,18 @@ static void own_slot(void *arg, int64_t slot, int32_t worker) {
         for (int64_t a = 0; a < p->a_c; a++, dg += 9 * NR) finish_kernels(p, w.du, panel, a, dg);
 }
 
-/* The sum of all slots for one a channel and panel. */
+/* The sum of all slots for W a channels of one panel. */
 static void own_finish(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
-    const real *dg = j->slots + block * 9 * NR;
-    real sum[9 * NR] = {0};
+    const plan *p = &j->p;
+    const int64_t parts = ceil_div(p->a_c, W), panel = block / parts, a = block % parts * W;
+    const int64_t count = imin(W, p->a_c - a), n = count * 9 * NR;
+    const real *dg = j->slots + (panel * p->a_c + a) * 9 * NR;
+    real sum[W * 9 * NR] = {0};
     (void)worker;
-    for (int slot = 0; slot < OWN_SLOTS; slot++, dg += slot_size(&j->p))
-        for (int i = 0; i < 9 * NR; i++) sum[i] += dg[i];
-    add_kernels(j, block / j->p.a_c, block % j->p.a_c, sum);
+    for (int slot = 0; slot < OWN_SLOTS; slot++, dg += slot_size(p))
+        for (int64_t i = 0; i < n; i++) sum[i] += dg[i];
+    add_kernels(j, panel, a, count, sum);
 }
 
 void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
@@ -263,5 +290,5 @@ void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void 
         return;
     }
     dmi_parallel(context, OWN_SLOTS, own_slot, &j);
-    dmi_parallel(context, j.p.panels * j.p.a_c, own_finish, &j);
+    dmi_parallel(context, j.p.panels * ceil_div(j.p.a_c, W), own_finish, &j);
 }
