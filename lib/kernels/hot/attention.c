@@ -7,6 +7,7 @@
  *     y = o / l */
 #include "kernels/hot/attention_internal.h"
 #include "kernels/hot/attention_kernels.h"
+#include "kernels/hot/conv_transpose.h"
 #include "kernels/hot/scalar_math.h"
 
 typedef struct job {
@@ -28,6 +29,10 @@ typedef struct workspace {
 void attention_columns(const real *x, const dmi_heads *layout, int64_t n, int64_t dim, real *out) {
     for (int64_t first = 0; first < n; first += NR, out += dim * NR) {
         const int64_t count = imin(NR, n - first);
+        if (layout->step == 1) {
+            transpose_panel(x + first * layout->ld, layout->ld, count, dim, out);
+            continue;
+        }
         if (count < NR) memset(out, 0, (size_t)(dim * NR) * sizeof *out);
         for (int64_t i = 0; i < count; i++) {
             const real *in = x + (first + i) * layout->ld;

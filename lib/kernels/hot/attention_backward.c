@@ -69,6 +69,18 @@ size_t DMI_K(dmi_attention_scratch)(const dmi_attention *attention, int backward
     return (size_t)bytes;
 }
 
+/* In double precision; one chain of additions would wait for each of them. */
+static real dot_product(const real *a, const real *b, int64_t step_b, int64_t n) {
+    enum { CHAINS = 8 };
+    double sums[CHAINS] = {0}, sum = 0;
+    int64_t c = 0;
+    for (; c + CHAINS <= n; c += CHAINS)
+        for (int i = 0; i < CHAINS; i++) sums[i] += (double)a[c + i] * (double)b[(c + i) * step_b];
+    for (; c < n; c++) sum += (double)a[c] * (double)b[c * step_b];
+    for (int i = 0; i < CHAINS; i++) sum += sums[i];
+    return (real)sum;
+}
+
 /* The tile's queries and dy in both forms. */
 static void load_queries(const job *j, const workspace *w, int64_t image, int64_t head, int64_t q0,
                          int64_t count) {
@@ -81,10 +93,7 @@ static void load_queries(const job *j, const workspace *w, int64_t image, int64_
     attention_rows(q, &a->q, count, a->dim_k, (real)a->scale, w->q_rows);
     attention_rows(dy, &a->y, count, a->dim_v, 1, w->dy_rows);
     for (int64_t i = 0; i < count; i++) {
-        double sum = 0;
-        for (int64_t c = 0; c < a->dim_v; c++)
-            sum += (double)w->dy[i * a->dim_v + c] * (double)y[i * a->y.ld + c * a->y.step];
-        w->overlap[i] = (real)sum;
+        w->overlap[i] = dot_product(w->dy + i * a->dim_v, y + i * a->y.ld, a->y.step, a->dim_v);
     }
 }
 
@@ -126,14 +135,26 @@ static void tile(const job *j, const workspace *w, int64_t pair, int64_t q0, int
                (size_t)n * sizeof(real));
 }
 
+/* n numbers that lie `step` apart = or += scale times those of a row of a panel. */
+static inline void scatter_row(const real *restrict in, int64_t n, real scale, int64_t step, int accumulate,
+                               real *restrict out) {
+    if (accumulate)
+        for (int64_t c = 0; c < n; c++) out[c * step] += in[c] * scale;
+    else
+        for (int64_t c = 0; c < n; c++) out[c * step] = in[c] * scale;
+}
+
 /* out (of layout `layout`) = or += scale times the panels [ceil(dim / NR)][n][NR]. */
 static void scatter(const real *panels, int64_t n, int64_t dim, real scale, const dmi_heads *layout,
                     int accumulate, real *out) {
-    for (int64_t c = 0; c < dim; c++) {
-        const real *in = panels + c / NR * n * NR + c % NR;
-        for (int64_t i = 0; i < n; i++) {
-            real *at = out + i * layout->ld + c * layout->step;
-            *at = accumulate ? *at + in[i * NR] * scale : in[i * NR] * scale;
+    for (int64_t first = 0; first < dim; first += NR) {
+        const int64_t count = imin(NR, dim - first);
+        for (int64_t i = 0; i < n; i++, panels += NR) {
+            real *at = out + i * layout->ld + first * layout->step;
+            if (layout->step == 1)
+                scatter_row(panels, count, scale, 1, accumulate, at);
+            else
+                scatter_row(panels, count, scale, layout->step, accumulate, at);
         }
     }
 }
