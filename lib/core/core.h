@@ -54,8 +54,8 @@ void dmi_log(const dm_context *context, dm_log_level level, const char *format, 
 typedef void (*dmi_block_fn)(void *arg, int64_t block, int32_t worker);
 void dmi_parallel(dm_context *context, int64_t blocks, dmi_block_fn task, void *arg);
 int32_t dmi_num_workers(const dm_context *context);
-/* A context whose only worker, number 0, is the calling thread: what a task that runs a whole network hands to
- * its kernels. Nothing is allocated from it. */
+/* A context whose only worker, number 0, is the calling thread: what a task that runs a whole network hands
+ * to its kernels. Nothing is allocated from it. */
 dm_context *dmi_serial_context(void);
 
 /* Instruction set that kernels are chosen for; those beyond the base exist on x86-64. */
