@@ -3,12 +3,13 @@
 #include "graph/session.h"
 
 /* Bytes of activations of a lane. Inference: of 2 to 24 MB the best for four networks, as every piece reads
- * all weights; and LANE_IMAGES at least, whatever they need. Training: a piece transforms all weights, twice,
- * and adds up a gradient of its own; LANE_WEIGHTS times them is where that costs a few percent. Where pieces
- * of TRAIN_LANE_BYTES are smaller, all threads share larger ones. */
+ * all weights; and LANE_IMAGES at least, but where these need more than LANE_MOST, threads share pieces:
+ * memory must not grow with them. Training: a piece transforms all weights, twice, and adds up a gradient of
+ * its own; at LANE_WEIGHTS times them that costs a few percent, so smaller pieces than that are not made. */
 enum {
     MEGABYTE = 1024 * 1024,
     INFER_LANE_BYTES = 10 * MEGABYTE,
+    LANE_MOST = 64 * MEGABYTE,
     TRAIN_LANE_BYTES = 20 * MEGABYTE,
     LANE_WEIGHTS = 5,
     LANE_IMAGES = 4
@@ -69,6 +70,7 @@ dm_status dmi_lanes_plan_inference(dm_session *s) {
     if (workers == 1 || batch < (int64_t)workers * LANE_IMAGES || dmi_net_mixes_samples(s->net)) return DM_OK;
     const int64_t share = ceil_div(batch, workers);
     DM_TRY(measure(s, share, &bytes));
+    if (LANE_IMAGES * bytes > LANE_MOST) return DM_OK;
     const int64_t fitting = INFER_LANE_BYTES / bytes;
     const int64_t images = fitting < LANE_IMAGES ? LANE_IMAGES : fitting;
     DM_TRY(create_lanes(s, workers));

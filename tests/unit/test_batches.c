@@ -124,6 +124,27 @@ static void test_forward(void **state) {
     check_forward(1, 2, MOST);
 }
 
+/* Threads share the work on large images: the memory of a session does not grow with their number. */
+static void test_large_images(void **state) {
+    uint64_t memory[2];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        dm_context *context = make_context(i == 0 ? 1 : 4);
+        dm_net *net = make_net(context, 0);
+        dm_session_options options;
+        dm_session *session;
+        dm_session_options_init(&options, sizeof options);
+        options.batch = MOST;
+        options.height = options.width = 16 * SIDE;
+        assert_int_equal(dm_session_create(net, &options, &session), DM_OK);
+        memory[i] = dm_session_memory(session);
+        dm_session_destroy(session);
+        dm_net_destroy(net);
+        dm_context_destroy(context);
+    }
+    assert_true(memory[1] < memory[0] + memory[0] / 4);
+}
+
 static void check_training(int which, int32_t threads) {
     static const int64_t counts[] = {1, 3, 5};
     static float out[2][MOST * PIXELS], gradient[2][MOST * PIXELS];
@@ -201,7 +222,7 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_training),
-                                       cmocka_unit_test(test_pieces)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_large_images),
+                                       cmocka_unit_test(test_training), cmocka_unit_test(test_pieces)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }
