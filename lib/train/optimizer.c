@@ -270,8 +270,9 @@ static dmi_update get_update(const dm_optimizer *optimizer, double learning_rate
                         .ema_rate = (float)(1.0 - decay_at(o, optimizer->num_steps + 1))};
 }
 
-dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, double learning_rate,
-                              double *grad_norm) {
+/* used: NULL or the gradients, of which those of the trained weights are cleared if all goes well. */
+static dm_status apply(dm_optimizer *optimizer, const float *gradients, float *used, double learning_rate,
+                       double *grad_norm) {
     const int64_t blocks = count_blocks(optimizer);
     pass p = {.optimizer = optimizer, .buffers = get_buffers(optimizer, gradients)};
     double sum = 0.0;
@@ -284,12 +285,27 @@ dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, d
                         (long long)optimizer->num_steps);
     }
     p.update = get_update(optimizer, learning_rate, norm);
+    p.buffers.used = used;
     dmi_parallel(optimizer->context, blocks, update_block, &p);
     copy_fixed(optimizer);
     dmi_net_touch(optimizer->net);
     optimizer->num_steps++;
     if (grad_norm != NULL) *grad_norm = norm;
     return DM_OK;
+}
+
+dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, double learning_rate,
+                              double *grad_norm) {
+    return apply(optimizer, gradients, NULL, learning_rate, grad_norm);
+}
+
+dm_status dmi_optimizer_take(dm_optimizer *optimizer, float *gradients, double learning_rate,
+                             double *grad_norm) {
+    const dm_status status = apply(optimizer, gradients, gradients, learning_rate, grad_norm);
+    const int64_t cleared = status == DM_OK ? optimizer->net->trained_size : 0;
+    const int64_t rest = optimizer->net->flat_size - cleared;
+    if (rest > 0) memset(gradients + cleared, 0, (size_t)rest * sizeof *gradients);
+    return status;
 }
 
 static dm_status check_optimizer(const dm_optimizer *optimizer) {

@@ -100,9 +100,13 @@ dm_status dmi_trainer_check_loss(double loss, const char *what, int64_t step) {
                     (long long)step);
 }
 
-void dmi_trainer_drop_micro(dm_trainer *trainer) {
+static void forget_micro(dm_trainer *trainer) {
     trainer->micro = 0;
     dmi_objective_drop(trainer);
+}
+
+void dmi_trainer_drop_micro(dm_trainer *trainer) {
+    forget_micro(trainer);
     (void)dm_session_zero_grad(trainer->session);
 }
 
@@ -110,13 +114,13 @@ static dm_status optimize(dm_trainer *trainer, int64_t total_steps) {
     dm_status status = DM_OK;
     const double learning_rate =
         dmi_lr_at(&trainer->options, trainer->optimizer->learning_rate, trainer->step, total_steps);
-    DM_TRY(dmi_optimizer_apply(trainer->optimizer, dmi_session_gradients(trainer->session), learning_rate,
-                               &trainer->grad_norm));
+    DM_TRY(dmi_optimizer_take(trainer->optimizer, dmi_session_gradients(trainer->session), learning_rate,
+                              &trainer->grad_norm));
     trainer->learning_rate = learning_rate;
     trainer->step++;
     dmi_objective_commit(trainer);
 done:
-    dmi_trainer_drop_micro(trainer);
+    forget_micro(trainer);
     return status;
 }
 

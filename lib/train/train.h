@@ -38,6 +38,10 @@ dm_status dmi_optimizer_options_read(const dm_optimizer_options *options, dm_opt
 /* dm_optimizer_step() on flat gradients and with the learning rate of this step. */
 dm_status dmi_optimizer_apply(dm_optimizer *optimizer, const float *gradients, double learning_rate,
                               double *grad_norm);
+/* The same, and the gradients are zero afterwards, whatever it returns: they are cleared while they are in
+ * the cache. */
+dm_status dmi_optimizer_take(dm_optimizer *optimizer, float *gradients, double learning_rate,
+                             double *grad_norm);
 
 /* ---- data ---- */
 struct dm_dataset {

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "diffusion/trainer.h"
 
@@ -79,6 +80,7 @@ void dmi_update_apply(const dmi_update *update, const dmi_update_buffers *buffer
             sgd(update, w, g, n);
         }
         if (buffers->ema != NULL) average(update->ema_rate, w, buffers->ema + i, n);
+        if (buffers->used != NULL) memset(buffers->used + i, 0, (size_t)n * sizeof(float));
     }
 }
 

@@ -29,6 +29,7 @@ typedef struct dmi_update {
 typedef struct dmi_update_buffers {
     float *weights;
     const float *gradients;
+    float *used;  /* the gradients again, to be cleared once they are used, or NULL */
     float *m;     /* first moment, or the momentum buffer of SGD */
     float *v;     /* second moment */
     float *v_max; /* running maximum of v: AMSGrad */

@@ -68,7 +68,7 @@ static void check_against_oracle(dm_optimizer_options options) {
     dm_net *net = make_mlp(NULL, 3, small_dims);
     dm_optimizer *optimizer = NULL;
     oracle s = {0};
-    float gradients[64];
+    float gradients[64], taken[64];
     const int n = (int)net->flat_size;
     assert_in_range(n, net->num_weights + 1, 64);
     OK(dm_optimizer_create(net, &options, &optimizer));
@@ -77,10 +77,12 @@ static void check_against_oracle(dm_optimizer_options options) {
     for (int k = 0; k < STEPS; k++) {
         double norm = -1.0;
         fill_gradients(net, k, gradients);
-        OK(dmi_optimizer_apply(optimizer, gradients, options.learning_rate, &norm));
+        memcpy(taken, gradients, sizeof taken);
+        OK(dmi_optimizer_take(optimizer, taken, options.learning_rate, &norm));
         const double expected = oracle_step(&s, gradients, n);
         assert_true(fabs(norm - expected) <= 1e-12 * expected);
         for (int i = 0; i < n; i++) {
+            assert_true(taken[i] == 0.0f);
             assert_true(fabs(net->weights[i] - s.w[i]) <= 4e-6 * fmax(1.0, fabs(s.w[i])));
             if (options.ema_decay > 0)
                 assert_true(fabs(optimizer->state[DMI_STATE_EMA][i] - s.ema[i]) <= 4e-6);
@@ -289,6 +291,25 @@ static void test_session(void **state) {
     dm_optimizer_destroy(optimizer);
     dm_net_destroy(net);
     dm_net_destroy(other);
+}
+
+/* Taken gradients are cleared where nothing is trained, and after a failure. */
+static void test_take(void **state) {
+    (void)state;
+    const float zeros[64] = {0};
+    dm_net *net = make_mlp(NULL, 3, small_dims);
+    dm_optimizer *optimizer = NULL;
+    float gradients[64];
+    net->trained_size = net->params[1].offset;
+    OK(dm_optimizer_create(net, NULL, &optimizer));
+    for (int bad = 0; bad < 2; bad++) {
+        fill_gradients(net, 1, gradients);
+        if (bad) gradients[0] = NAN;
+        assert_int_equal(dmi_optimizer_take(optimizer, gradients, 0.1, NULL), bad ? DM_ERROR_NUMERIC : DM_OK);
+        assert_memory_equal(gradients, zeros, (size_t)net->flat_size * sizeof(float));
+    }
+    dm_optimizer_destroy(optimizer);
+    dm_net_destroy(net);
 }
 
 static void test_copy_ema(void **state) {
@@ -561,13 +582,14 @@ static void test_ema_warmup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ema_warmup),     cmocka_unit_test(test_adam),
-        cmocka_unit_test(test_adamw),          cmocka_unit_test(test_sgd),
-        cmocka_unit_test(test_clip),           cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_threads),        cmocka_unit_test(test_session),
-        cmocka_unit_test(test_copy_ema),       cmocka_unit_test(test_options),
-        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_lr_values),
-        cmocka_unit_test(test_lr_more_values), cmocka_unit_test(test_lr_errors),
+        cmocka_unit_test(test_ema_warmup), cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_adamw),      cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_clip),       cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_session),
+        cmocka_unit_test(test_take),       cmocka_unit_test(test_copy_ema),
+        cmocka_unit_test(test_options),    cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_lr_values),  cmocka_unit_test(test_lr_more_values),
+        cmocka_unit_test(test_lr_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
