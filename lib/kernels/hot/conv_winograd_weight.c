@@ -1,5 +1,7 @@
 /* Winograd gradient for the weights: du = v^T m at each position with v = B^T x B and m = A dy A^T, then
- * dw = G^T du G. Every sum has one order, whatever the number of threads. There are two ways:
+ * dw = G^T du G. Every sum has one order, whatever the number of threads. There are three ways:
+ *  - split, of few workers: each does all of its share of the panels, chunk after chunk of tiles. All of them
+ *    transform x, which costs less than to read what another core has just written;
  *  - shared: chunks of tiles are transformed into memory of all, then the 36 weights (and panels) are split
  *    over the workers, so that every du has one writer;
  *  - own, where du is small: the tiles are split into slots, and a worker does all of a slot in its
@@ -16,6 +18,7 @@ enum {
     FINISH_CHANNELS = 64,
     WANTED_PRODUCTS = 128
 };
+enum { SPLIT_WORKERS = 4, EVEN_PANELS = 4 /* so many panels a worker are a fair share */ };
 enum {
     OWN_DU_BYTES = 320 * 1024, /* the largest du of a slot */
     OWN_CHUNK_BYTES = 384 * 1024,
@@ -25,7 +28,7 @@ enum {
 };
 
 typedef struct plan {
-    int32_t kind, own;
+    int32_t kind, own, parts; /* parts: of the panels, 0: shared */
     int64_t pad, positions;
     tiling ty, tx;    /* of b */
     int64_t a_c, b_c; /* channels of the padded map a and of the map b; dw is [b][a][9] */
@@ -43,7 +46,7 @@ typedef struct job {
     real *dw, *zeros;
     workspace shared;
     int32_t first; /* nothing is in du yet */
-    char *scratch; /* own: of the workers */
+    char *scratch; /* own: of the workers; split: of the parts */
     int64_t worker_bytes;
     real *slots; /* own: dw[slot][panel][a channel][9][NR] */
 } job;
@@ -75,8 +78,10 @@ static void set_strides(plan *p) {
 }
 
 /* even: chunks of about the same size; else the largest that any batch up to this one has. */
-static plan shared_plan(const dmi_conv *c, int even) {
+static plan chunk_plan(const dmi_conv *c, int even, int32_t workers) {
     plan p = start_plan(c);
+    if (workers <= SPLIT_WORKERS && (p.panels % workers == 0 || p.panels >= workers * EVEN_PANELS))
+        p.parts = workers;
     p.tiles = tiles_of(&p, CHUNK_BYTES, MIN_TILES, MAX_TILES);
     if (even) p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
     p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, WEIGHTS));
@@ -106,28 +111,44 @@ static workspace carve(const plan *p, bump *b) {
     return w;
 }
 
-/* All scratch memory: zeros, then one workspace, or the slots and a workspace for each worker. */
+static int64_t first_panel(const plan *p, int64_t part) {
+    return p->panels * part / p->parts;
+}
+
+/* The plan of some of the panels. */
+static plan plan_panels(const plan *whole, int64_t begin, int64_t end) {
+    plan p = *whole;
+    p.panels = end - begin;
+    p.b_c = imin(end * NR, whole->b_c) - begin * NR;
+    p.du_stride = p.panels * p.a_c * NR + LINE;
+    set_strides(&p);
+    return p;
+}
+
+/* All scratch memory: zeros, then one workspace, or one for each part, or the slots and a workspace for each
+ * worker. */
 static void carve_job(job *j, int32_t workers, bump *b) {
     const plan *p = &j->p;
     j->zeros = take_reals(b, imax(p->a_c, p->b_c));
-    if (!p->own) {
+    if (!p->own && p->parts == 0) {
         j->shared = carve(p, b);
         return;
     }
+    const plan largest = p->own ? *p : plan_panels(p, 0, ceil_div(p->panels, p->parts));
     bump one = {0};
-    carve(p, &one);
-    j->slots = take_reals(b, OWN_SLOTS * slot_size(p));
+    carve(&largest, &one);
+    if (p->own) j->slots = take_reals(b, OWN_SLOTS * slot_size(p));
     j->worker_bytes = one.used;
-    j->scratch = (char *)take(b, workers * one.used);
+    j->scratch = (char *)take(b, (p->own ? workers : p->parts) * one.used);
 }
 
 /* Smaller batches may be summed the other way. */
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers) {
-    job shared = {.p = shared_plan(conv, 0)}, own = {.p = own_plan(conv)};
-    bump of_shared = {0}, of_own = {0};
-    carve_job(&shared, workers, &of_shared);
+    job chunks = {.p = chunk_plan(conv, 0, workers)}, own = {.p = own_plan(conv)};
+    bump of_chunks = {0}, of_own = {0};
+    carve_job(&chunks, workers, &of_chunks);
     if (own.p.own) carve_job(&own, workers, &of_own);
-    return imax(of_shared.used, of_own.used);
+    return imax(of_chunks.used, of_own.used);
 }
 
 static void transform_tiles(const job *j, const workspace *w, int64_t first, int64_t last) {
@@ -194,6 +215,46 @@ static void finish_kernels(const plan *p, const real *du, int64_t panel, int64_t
         du + (panel * p->a_c + a) * NR, p->du_stride, dg);
 }
 
+/* Channels [first, last) of a and one panel, W at a time: those of a row of dw are whole vectors. */
+static void finish_channels(const job *j, const real *du, int64_t panel, int64_t first, int64_t last) {
+    for (int64_t a = first; a < last; a += W) {
+        const int64_t count = imin(W, last - a);
+        real dg[W * 9 * NR];
+        for (int64_t i = 0; i < count; i++) finish_kernels(&j->p, du, panel, a + i, dg + i * 9 * NR);
+        add_kernels(j, panel, a, count, dg);
+    }
+}
+
+/* ---- split ---- */
+
+/* The same sum for some of the panels: a convolution of fewer channels. */
+static job job_of_panels(const job *whole, int64_t begin, int64_t end) {
+    const plan *p = &whole->p;
+    const int64_t channels = begin * NR;
+    job j = *whole;
+    j.p = plan_panels(p, begin, end);
+    j.b.data = (const char *)whole->b.data + channels * (whole->b.bf16 ? 2 : (int64_t)sizeof(real));
+    j.dw = whole->dw + channels * p->a_c * 9;
+    return j;
+}
+
+static void split_part(void *arg, int64_t part, int32_t worker) {
+    const job *whole = (const job *)arg;
+    const job j = job_of_panels(whole, first_panel(&whole->p, part), first_panel(&whole->p, part + 1));
+    const plan *p = &j.p;
+    bump b = {.base = whole->scratch + part * whole->worker_bytes};
+    workspace w = carve(p, &b);
+    (void)worker;
+    for (int64_t first = 0; first < p->total; first += p->tiles) {
+        const int64_t count = imin(p->tiles, p->total - first);
+        list_tiles(&w.list, &p->ty, &p->tx, first, count);
+        transform_tiles(&j, &w, 0, count);
+        for (int64_t weight = 0; weight < WEIGHTS; weight++)
+            multiply(&j, &w, first == 0, weight, 0, p->panels);
+    }
+    for (int64_t panel = 0; panel < p->panels; panel++) finish_channels(&j, w.du, panel, 0, p->a_c);
+}
+
 /* ---- shared ---- */
 
 static void shared_transform(void *arg, int64_t block, int32_t worker) {
@@ -212,19 +273,12 @@ static void shared_multiply(void *arg, int64_t block, int32_t worker) {
              p->panels * (part + 1) / p->panel_parts);
 }
 
-/* Some channels of one panel, W at a time: those of a row of dw are whole vectors. */
 static void shared_finish(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
-    const int64_t panel = block % p->panels, first = block / p->panels * FINISH_CHANNELS;
-    const int64_t end = imin(first + FINISH_CHANNELS, p->a_c);
+    const int64_t first = block / p->panels * FINISH_CHANNELS;
     (void)worker;
-    for (int64_t a = first; a < end; a += W) {
-        const int64_t count = imin(W, end - a);
-        real dg[W * 9 * NR];
-        for (int64_t i = 0; i < count; i++) finish_kernels(p, j->shared.du, panel, a + i, dg + i * 9 * NR);
-        add_kernels(j, panel, a, count, dg);
-    }
+    finish_channels(j, j->shared.du, block % p->panels, first, imin(first + FINISH_CHANNELS, p->a_c));
 }
 
 static void run_shared(dm_context *context, job *j) {
@@ -280,15 +334,16 @@ void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void 
     const image_map of_dy = {.data = dy, .ld = lddy, .h = conv->out_h, .w = conv->out_w};
     job j = {.p = own_plan(conv), .dw = dw};
     bump b = {.base = (char *)scratch};
-    if (!j.p.own) j.p = shared_plan(conv, 1);
+    if (!j.p.own) j.p = chunk_plan(conv, 1, dmi_num_workers(context));
     j.a = conv->transposed ? of_dy : of_x;
     j.b = conv->transposed ? of_x : of_dy;
     carve_job(&j, dmi_num_workers(context), &b);
     memset(j.zeros, 0, (size_t)imax(j.p.a_c, j.p.b_c) * sizeof(real));
-    if (!j.p.own) {
+    if (j.p.own) {
+        dmi_parallel(context, OWN_SLOTS, own_slot, &j);
+        dmi_parallel(context, j.p.panels * ceil_div(j.p.a_c, W), own_finish, &j);
+    } else if (j.p.parts > 0)
+        dmi_parallel(context, j.p.parts, split_part, &j);
+    else
         run_shared(context, &j);
-        return;
-    }
-    dmi_parallel(context, OWN_SLOTS, own_slot, &j);
-    dmi_parallel(context, j.p.panels * ceil_div(j.p.a_c, W), own_finish, &j);
 }
