@@ -31,6 +31,23 @@ typedef struct norm_job {
     char *work;         /* [workers] of worker_bytes() */
 } norm_job;
 
+/* Asks for the line of number `at + i`, one run ahead: the hardware's prefetchers stop at the end of a page,
+ * and a run is some of them. Of the vectors of a line, the first asks. */
+INLINE void fetch(int bf16, const void *values, int64_t at, int64_t i, int write) {
+    const int64_t line = 64 / stored_bytes(bf16);
+    const uintptr_t p = (uintptr_t)values + (uintptr_t)((at + i) * stored_bytes(bf16)); /* may be outside */
+    if (W < line && i % line != 0) return;
+    if (write)
+        __builtin_prefetch((const void *)p, 1);
+    else
+        __builtin_prefetch((const void *)p, 0);
+}
+
+/* Where the second pass over an image begins: it goes backwards, from what is still in the caches. */
+static int64_t last_run(int64_t pixels) {
+    return (pixels - 1) / RUN * RUN;
+}
+
 /* A worker's numbers for each channel. */
 typedef struct channel_work {
     double *sum1, *sum2;
@@ -95,6 +112,7 @@ INLINE void run_moments(int whole, int bf16, const channel_work *w, const void *
     const vf mean = ((s[0] + s[1]) + (s[2] + s[3])) / count;
     for (int64_t p = 0; p < even; p += CHAINS)
         for (int k = 0; k < CHAINS; k++) {
+            fetch(bf16, x, (p + k + RUN) * ld, i, 0);
             const vf d = vget(bf16, whole, x, (p + k) * ld + i, lanes) - mean;
             r[k] += d;
             q[k] = vfma(d, d, q[k]);
@@ -178,7 +196,10 @@ INLINE void normalise_run(int whole, int bf16, const channel_work *w, const DMI_
     const vf scale = k.rstd * k.gamma;
     for (int64_t p = 0; p < n; p++) {
         const vf d = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes) - k.mean - k.rest;
+        fetch(bf16 & DMI_BF16_IN0, x, (p - RUN) * x_ld, i, 0);
+        fetch(bf16 & DMI_BF16_OUT, y, (p - RUN) * y_ld, i, 1);
         vf z = vfma(d, scale, k.beta);
+        if (residual) fetch(bf16 & DMI_BF16_IN1, in, (p - RUN) * in_ld, i, 0);
         if (residual) z += vget(bf16 & DMI_BF16_IN1, whole, in, p * in_ld + i, lanes);
         if (activation == DMI_ACT_RELU) z = vrelu(z);
         if (activation == DMI_ACT_SILU) z *= vsigmoid(z);
@@ -189,14 +210,14 @@ INLINE void normalise_run(int whole, int bf16, const channel_work *w, const DMI_
 INLINE void normalise(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
                       const void *in, void *y, int32_t activation, int residual) {
     const int64_t c = norm->c, whole = c / W * W;
-    for (int64_t p = 0; p < norm->pixels; p += RUN) {
+    for (int64_t p = last_run(norm->pixels); p >= 0; p -= RUN) {
         const int64_t n = norm->pixels - p < RUN ? norm->pixels - p : RUN;
+        const void *from = stored_at(bf16 & DMI_BF16_IN0, x, p * norm->x_ld);
+        const void *add = residual ? stored_at(bf16 & DMI_BF16_IN1, in, p * norm->residual_ld) : NULL;
+        void *to = stored_to(bf16 & DMI_BF16_OUT, y, p * norm->y_ld);
         for (int64_t i = 0; i < whole; i += W)
-            normalise_run(1, bf16, w, norm, x, in, y, n, i, activation, residual);
-        if (whole < c) normalise_run(0, bf16, w, norm, x, in, y, n, whole, activation, residual);
-        x = stored_at(bf16 & DMI_BF16_IN0, x, RUN * norm->x_ld);
-        if (residual) in = stored_at(bf16 & DMI_BF16_IN1, in, RUN * norm->residual_ld);
-        y = stored_to(bf16 & DMI_BF16_OUT, y, RUN * norm->y_ld);
+            normalise_run(1, bf16, w, norm, from, add, to, n, i, activation, residual);
+        if (whole < c) normalise_run(0, bf16, w, norm, from, add, to, n, whole, activation, residual);
     }
 }
 
@@ -250,8 +271,11 @@ INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
         const vf at_x = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes);
+        fetch(bf16 & DMI_BF16_IN0, x, (p + RUN) * x_ld, i, 0);
+        fetch(0, dy, (p + RUN) * c, i, activation != DMI_ACT_NONE);
         const vf x_hat = (at_x - k.mean - k.rest) * k.rstd;
         vf dz = vload_lanes(whole, dy + at, lanes);
+        if (activation == DMI_ACT_RELU) fetch(bf16 & DMI_BF16_OUT, y, (p + RUN) * y_ld, i, 0);
         if (activation == DMI_ACT_RELU)
             dz = vpositive(vget(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, lanes), dz);
         if (activation == DMI_ACT_SILU) {
@@ -306,6 +330,9 @@ INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x,
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
         const vf x_hat = (vget(bf16, whole, x, p * x_ld + i, lanes) - k.mean - k.rest) * k.rstd;
+        fetch(bf16, x, (p - RUN) * x_ld, i, 0);
+        fetch(0, dz, (p - RUN) * c, i, 0);
+        if (accumulate) fetch(0, dx, (p - RUN) * c, i, 1);
         vf d = vfma(vload_lanes(whole, dz + at, lanes), scale, -m1) - x_hat * m2;
         if (accumulate) d += vload_lanes(whole, dx + at, lanes);
         vstore_lanes(whole, dx + at, d, lanes);
@@ -315,11 +342,13 @@ INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x,
 INLINE void input_gradient(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
                            const real *dz, real *dx, int accumulate) {
     const int64_t c = norm->c, pixels = norm->pixels, x_ld = norm->x_ld, whole = c / W * W;
-    for (int64_t p = 0; p < pixels; p += RUN, dz += RUN * c, dx += RUN * c) {
+    for (int64_t p = last_run(pixels); p >= 0; p -= RUN) {
         const int64_t n = pixels - p < RUN ? pixels - p : RUN;
-        for (int64_t i = 0; i < whole; i += W) input_run(1, bf16, w, x, x_ld, dz, dx, n, c, i, accumulate);
-        if (whole < c) input_run(0, bf16, w, x, x_ld, dz, dx, n, c, whole, accumulate);
-        x = stored_at(bf16, x, RUN * x_ld);
+        const void *from = stored_at(bf16, x, p * x_ld);
+        const real *du = dz + p * c;
+        real *to = dx + p * c;
+        for (int64_t i = 0; i < whole; i += W) input_run(1, bf16, w, from, x_ld, du, to, n, c, i, accumulate);
+        if (whole < c) input_run(0, bf16, w, from, x_ld, du, to, n, c, whole, accumulate);
     }
 }
 
