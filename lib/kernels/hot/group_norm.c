@@ -43,9 +43,14 @@ INLINE void fetch(int bf16, const void *values, int64_t at, int64_t i, int write
         __builtin_prefetch((const void *)p, 0);
 }
 
-/* Where the second pass over an image begins: it goes backwards, from what is still in the caches. */
+/* The second pass over an image goes backwards, from what is still in the caches: where it begins, and how
+ * far its next run is from the one at pixel p; the last is followed by the next image. */
 static int64_t last_run(int64_t pixels) {
     return (pixels - 1) / RUN * RUN;
+}
+
+static int64_t run_before(int64_t pixels, int64_t p) {
+    return p > 0 ? -RUN : pixels;
 }
 
 /* A worker's numbers for each channel. */
@@ -103,13 +108,13 @@ static void group_means(double *sums, int64_t c, int64_t groups, int64_t pixels)
  * rounding. */
 INLINE void run_moments(int whole, int bf16, const channel_work *w, const void *x, int64_t n, int64_t ld,
                         int64_t c, int64_t i) {
-    const vf count = vsplat((real)n);
+    const vf count = vsplat((real)n), share = vsplat(1 / (real)n);
     const int64_t lanes = c - i, even = n / CHAINS * CHAINS;
     vf s[CHAINS] = {vzero()}, r[CHAINS] = {vzero()}, q[CHAINS] = {vzero()};
     for (int64_t p = 0; p < even; p += CHAINS)
         for (int k = 0; k < CHAINS; k++) s[k] += vget(bf16, whole, x, (p + k) * ld + i, lanes);
     for (int64_t p = even; p < n; p++) s[0] += vget(bf16, whole, x, p * ld + i, lanes);
-    const vf mean = ((s[0] + s[1]) + (s[2] + s[3])) / count;
+    const vf mean = ((s[0] + s[1]) + (s[2] + s[3])) * share;
     for (int64_t p = 0; p < even; p += CHAINS)
         for (int k = 0; k < CHAINS; k++) {
             fetch(bf16, x, (p + k + RUN) * ld, i, 0);
@@ -122,7 +127,7 @@ INLINE void run_moments(int whole, int bf16, const channel_work *w, const void *
         r[0] += d;
         q[0] = vfma(d, d, q[0]);
     }
-    const vf rest = ((r[0] + r[1]) + (r[2] + r[3])) / count;
+    const vf rest = ((r[0] + r[1]) + (r[2] + r[3])) * share;
     const vf squares = (q[0] + q[1]) + (q[2] + q[3]);
     vstore_lanes(whole, w->run1 + i, mean, lanes);
     vstore_lanes(whole, w->rest + i, rest, lanes);
@@ -175,7 +180,8 @@ static void load_statistics(const DMI_R(dmi_group_norm) * norm, const channel_wo
     }
 }
 
-/* The constants of a vector of channels. */
+/* The constants of a vector of channels. What is left of a mean goes into sums and shifts that stand outside
+ * of the loops over pixels. */
 typedef struct column {
     vf mean, rest, rstd, gamma, beta;
 } column;
@@ -189,17 +195,17 @@ INLINE column load_column(int whole, const channel_work *w, int64_t i, int64_t l
 /* n pixels of the last pass of forward; `activation` and `residual` are constants where it is inlined, and so
  * is `bf16` unless only some values are. */
 INLINE void normalise_run(int whole, int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm,
-                          const void *x, const void *in, void *y, int64_t n, int64_t i, int32_t activation,
-                          int residual) {
+                          const void *x, const void *in, void *y, int64_t n, int64_t i, int64_t ahead,
+                          int32_t activation, int residual) {
     const int64_t lanes = norm->c - i, x_ld = norm->x_ld, in_ld = norm->residual_ld, y_ld = norm->y_ld;
     const column k = load_column(whole, w, i, lanes);
-    const vf scale = k.rstd * k.gamma;
+    const vf scale = k.rstd * k.gamma, beta = k.beta - k.rest * scale;
     for (int64_t p = 0; p < n; p++) {
-        const vf d = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes) - k.mean - k.rest;
-        fetch(bf16 & DMI_BF16_IN0, x, (p - RUN) * x_ld, i, 0);
-        fetch(bf16 & DMI_BF16_OUT, y, (p - RUN) * y_ld, i, 1);
-        vf z = vfma(d, scale, k.beta);
-        if (residual) fetch(bf16 & DMI_BF16_IN1, in, (p - RUN) * in_ld, i, 0);
+        const vf d = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes) - k.mean;
+        fetch(bf16 & DMI_BF16_IN0, x, (p + ahead) * x_ld, i, 0);
+        fetch(bf16 & DMI_BF16_OUT, y, (p + ahead) * y_ld, i, 1);
+        vf z = vfma(d, scale, beta);
+        if (residual) fetch(bf16 & DMI_BF16_IN1, in, (p + ahead) * in_ld, i, 0);
         if (residual) z += vget(bf16 & DMI_BF16_IN1, whole, in, p * in_ld + i, lanes);
         if (activation == DMI_ACT_RELU) z = vrelu(z);
         if (activation == DMI_ACT_SILU) z *= vsigmoid(z);
@@ -211,13 +217,14 @@ INLINE void normalise(int bf16, const channel_work *w, const DMI_R(dmi_group_nor
                       const void *in, void *y, int32_t activation, int residual) {
     const int64_t c = norm->c, whole = c / W * W;
     for (int64_t p = last_run(norm->pixels); p >= 0; p -= RUN) {
-        const int64_t n = norm->pixels - p < RUN ? norm->pixels - p : RUN;
+        const int64_t n = norm->pixels - p < RUN ? norm->pixels - p : RUN,
+                      ahead = run_before(norm->pixels, p);
         const void *from = stored_at(bf16 & DMI_BF16_IN0, x, p * norm->x_ld);
         const void *add = residual ? stored_at(bf16 & DMI_BF16_IN1, in, p * norm->residual_ld) : NULL;
         void *to = stored_to(bf16 & DMI_BF16_OUT, y, p * norm->y_ld);
         for (int64_t i = 0; i < whole; i += W)
-            normalise_run(1, bf16, w, norm, from, add, to, n, i, activation, residual);
-        if (whole < c) normalise_run(0, bf16, w, norm, from, add, to, n, whole, activation, residual);
+            normalise_run(1, bf16, w, norm, from, add, to, n, i, ahead, activation, residual);
+        if (whole < c) normalise_run(0, bf16, w, norm, from, add, to, n, whole, ahead, activation, residual);
     }
 }
 
@@ -267,27 +274,28 @@ INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R
                          const void *x, const void *y, real *dy, int64_t n, int64_t i, int32_t activation) {
     const int64_t c = norm->c, lanes = c - i, x_ld = norm->x_ld, y_ld = norm->y_ld;
     const column k = load_column(whole, w, i, lanes);
+    const vf scale = k.rstd * k.gamma, beta = k.beta - k.rest * scale;
     vf sum1 = vzero(), sum2 = vzero();
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
         const vf at_x = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes);
         fetch(bf16 & DMI_BF16_IN0, x, (p + RUN) * x_ld, i, 0);
         fetch(0, dy, (p + RUN) * c, i, activation != DMI_ACT_NONE);
-        const vf x_hat = (at_x - k.mean - k.rest) * k.rstd;
+        const vf d = at_x - k.mean;
         vf dz = vload_lanes(whole, dy + at, lanes);
         if (activation == DMI_ACT_RELU) fetch(bf16 & DMI_BF16_OUT, y, (p + RUN) * y_ld, i, 0);
         if (activation == DMI_ACT_RELU)
             dz = vpositive(vget(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, lanes), dz);
         if (activation == DMI_ACT_SILU) {
-            const vf z = vfma(x_hat, k.gamma, k.beta), s = vsigmoid(z);
-            dz *= s * (1 + z * (1 - s));
+            const vf z = vfma(d, scale, beta), s = vsigmoid(z);
+            dz *= s * vfma(-s, z, 1 + z);
         }
         if (activation != DMI_ACT_NONE) vstore_lanes(whole, dy + at, dz, lanes);
         sum1 += dz;
-        sum2 = vfma(dz, x_hat, sum2);
+        sum2 = vfma(dz, d, sum2);
     }
     vstore_lanes(whole, w->run1 + i, sum1, lanes);
-    vstore_lanes(whole, w->run2 + i, sum2, lanes);
+    vstore_lanes(whole, w->run2 + i, (sum2 - k.rest * sum1) * k.rstd, lanes);
 }
 
 INLINE void sum_gradients(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
@@ -322,18 +330,18 @@ INLINE void sum_stored(int bf16, const channel_work *w, const DMI_R(dmi_group_no
 
 /* Second pass; dy holds dz, run1 and run2 rstd times the group means of u and u x_hat. */
 INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x, int64_t x_ld, const real *dz,
-                      real *dx, int64_t n, int64_t c, int64_t i, int accumulate) {
+                      real *dx, int64_t n, int64_t c, int64_t i, int64_t ahead, int accumulate) {
     const int64_t lanes = c - i;
     const column k = load_column(whole, w, i, lanes);
-    const vf m1 = vload_lanes(whole, w->run1 + i, lanes), m2 = vload_lanes(whole, w->run2 + i, lanes);
-    const vf scale = k.rstd * k.gamma;
+    const vf m2 = vload_lanes(whole, w->run2 + i, lanes) * k.rstd;
+    const vf m1 = vload_lanes(whole, w->run1 + i, lanes) - k.rest * m2, scale = k.rstd * k.gamma;
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
-        const vf x_hat = (vget(bf16, whole, x, p * x_ld + i, lanes) - k.mean - k.rest) * k.rstd;
-        fetch(bf16, x, (p - RUN) * x_ld, i, 0);
-        fetch(0, dz, (p - RUN) * c, i, 0);
-        if (accumulate) fetch(0, dx, (p - RUN) * c, i, 1);
-        vf d = vfma(vload_lanes(whole, dz + at, lanes), scale, -m1) - x_hat * m2;
+        const vf at_x = vget(bf16, whole, x, p * x_ld + i, lanes) - k.mean;
+        fetch(bf16, x, (p + ahead) * x_ld, i, 0);
+        fetch(0, dz, (p + ahead) * c, i, 0);
+        if (accumulate) fetch(0, dx, (p + ahead) * c, i, 1);
+        vf d = vfma(-m2, at_x, vfma(vload_lanes(whole, dz + at, lanes), scale, -m1));
         if (accumulate) d += vload_lanes(whole, dx + at, lanes);
         vstore_lanes(whole, dx + at, d, lanes);
     }
@@ -343,12 +351,13 @@ INLINE void input_gradient(int bf16, const channel_work *w, const DMI_R(dmi_grou
                            const real *dz, real *dx, int accumulate) {
     const int64_t c = norm->c, pixels = norm->pixels, x_ld = norm->x_ld, whole = c / W * W;
     for (int64_t p = last_run(pixels); p >= 0; p -= RUN) {
-        const int64_t n = pixels - p < RUN ? pixels - p : RUN;
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, ahead = run_before(pixels, p);
         const void *from = stored_at(bf16, x, p * x_ld);
         const real *du = dz + p * c;
         real *to = dx + p * c;
-        for (int64_t i = 0; i < whole; i += W) input_run(1, bf16, w, from, x_ld, du, to, n, c, i, accumulate);
-        if (whole < c) input_run(0, bf16, w, from, x_ld, du, to, n, c, whole, accumulate);
+        for (int64_t i = 0; i < whole; i += W)
+            input_run(1, bf16, w, from, x_ld, du, to, n, c, i, ahead, accumulate);
+        if (whole < c) input_run(0, bf16, w, from, x_ld, du, to, n, c, whole, ahead, accumulate);
     }
 }
 
