@@ -397,8 +397,9 @@ static void linear_layers(void **state) {
     check_all(conv(8, 1, 1, 1, 1, 1, 1, 0), 0);
     check_all(conv(8, 1, 1, 64, 32, 1, 1, 0), 0);
     check_all(conv(13, 1, 1, 33, 17, 1, 1, 0), 3);
-    check_all(conv(300, 1, 1, 5, 100, 1, 1, 0), 0);
+    check_all(conv(600, 1, 1, 5, 100, 1, 1, 0), 0); /* two sums of the weights */
     check_all(conv(3, 1, 1, 300, 129, 1, 1, 0), 1);
+    check_all(conv(3, 1, 1, 256, 128, 1, 1, 0), 4); /* copies of colliding pixels */
 }
 
 static void pointwise(void **state) {

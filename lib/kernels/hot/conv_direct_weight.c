@@ -3,11 +3,12 @@
  *     dw[tap][i][k] = sum over images and pixels q of a[q * stride + tap * dilation - pad][i] * b[q][k].
  * A pass (some images, or a band of rows of one) is copied once per block: a zero-padded, b into panels [NR]
  * wide. A block is (slot, panels): a slot is a contiguous range of passes; the slots are summed in order at
- * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads.
+ * the end. Passes and slots come from the shapes only, so the bits never depend on the number of threads. All
+ * panels of a slot are one block, which reads the maps once, unless more threads than slots want work.
  * With stride 1 and few channels in b, a and b change places; with few channels in a, one register tile holds
  * all taps; where few tiles read b, it is read in place. With products of bf16 (conv_pairs.c) the sum goes
  * over pairs of images, n and n + half of the batch, and everything but the sources counts in pairs. */
-#include "kernels/hot/conv_internal.h"
+#include "kernels/hot/conv_transpose.h"
 
 enum {
     FEW_CHANNELS = 4,
@@ -15,17 +16,21 @@ enum {
     RUN_PIXELS = 192,         /* pixels that one register tile sums before it is added to dw */
     PASS_BYTES = 320 * 1024,  /* of the padded copy */
     FLAT_IMAGE = 128,         /* pixels of a pass of a matrix product */
-    BLOCK_BYTES = 320 * 1024, /* of dw in one block */
+    COLLIDING = 512,          /* bytes: pixels a multiple of them apart share few sets of a cache */
+    COPY_PANELS = 4,          /* a matrix product copies colliding pixels of a for as many panels */
+    COPY_TILES = 16,          /* and of b for as many register tiles */
+    BLOCK_BYTES = 640 * 1024, /* of dw in one block */
     WANTED_BLOCKS = 16,
-    MAX_SLOTS = 8
+    MAX_SLOTS = 8,
+    SLOT_PASSES = 4 /* at least, of a matrix product: a slot costs a pass over dw */
 };
 
 typedef struct plan {
     int64_t batch, groups, taps;
-    int64_t a_c, b_c, ag, bg; /* channels: all, of a group */
-    axis y, x;                /* src = a, dst = b */
-    int64_t sign;             /* offset of a tap = sign * (k * dilation - pad) */
-    int64_t panels, panel_parts, slots;
+    int64_t a_c, b_c, ag, bg;                         /* channels: all, of a group */
+    axis y, x;                                        /* src = a, dst = b */
+    int64_t sign;                                     /* offset of a tap = sign * (k * dilation - pad) */
+    int64_t panels, block_panels, panel_parts, slots; /* block_panels: of a block, at most */
     int64_t rows, bands, images; /* rows of b in a pass, passes of an image, images of a pass */
     int64_t passes, band_h, band_w, band_ld;
     int64_t step_b, step_a, step_group; /* strides of dw */
@@ -113,14 +118,33 @@ static void set_geometry(plan *p, const dmi_conv *c) {
     p->all_taps = p->ag <= FEW_CHANNELS && p->taps > 1;
 }
 
-static plan make_plan(const dmi_conv *c) {
+/* Blocks for the workers: none but panel_parts may depend on them. */
+static void cut_panels(plan *p, int32_t workers) {
+    const int64_t panel_bytes = p->taps * p->ag * NR * (int64_t)sizeof(real);
+    const int64_t passes = p->flat ? ceil_div(p->passes, SLOT_PASSES) : p->passes;
+    p->block_panels = imin(p->panels, imax(1, BLOCK_BYTES / panel_bytes));
+    p->slots = imin(imin(MAX_SLOTS, passes), ceil_div(WANTED_BLOCKS, p->groups * p->panels));
+    const int64_t blocks = workers > 1 ? 2 * (int64_t)workers : 1;
+    const int64_t parts = imin(p->panels, ceil_div(blocks, p->groups * p->slots));
+    p->panel_parts = p->groups * imax(parts, ceil_div(p->panels, p->block_panels));
+}
+
+/* Whether pixels of so many channels fall into few sets of the first-level cache. */
+static int collides(int64_t channels) {
+    return channels * (int64_t)sizeof(real) % COLLIDING == 0;
+}
+
+static plan make_plan(const dmi_conv *c, int32_t workers) {
     plan p = {0};
     set_geometry(&p, c);
     const axis *y = &p.y, *x = &p.x;
     const int64_t real_bytes = (int64_t)sizeof(real);
     const int64_t tiles = p.all_taps ? ceil_div(p.taps * p.ag, MR) : p.taps * ceil_div(p.ag, MR);
-    p.b_in_place = !p.b_bf16 && !p.products && p.bg % NR == 0 && tiles <= IN_PLACE_TILES;
-    p.copy = p.a_bf16 || p.products || y->low < 0 || x->low < 0 ||
+    p.panels = ceil_div(p.bg, NR);
+    const int copies = p.flat && p.panels >= COPY_PANELS;
+    p.b_in_place = !p.b_bf16 && !p.products && p.bg % NR == 0 && tiles <= IN_PLACE_TILES &&
+                   !(copies && tiles >= COPY_TILES && collides(p.bg));
+    p.copy = (copies && collides(p.ag)) || p.a_bf16 || p.products || y->low < 0 || x->low < 0 ||
              (y->dst - 1) * y->step + y->low + y->span > y->src ||
              (x->dst - 1) * x->step + x->low + x->span > x->src;
     p.band_w = p.copy ? (x->dst - 1) * x->step + x->span : x->src;
@@ -138,11 +162,7 @@ static plan make_plan(const dmi_conv *c) {
         p.rows = p.bands = p.images = 1;
         p.passes = ceil_div(x->dst, FLAT_IMAGE);
     }
-    p.panels = ceil_div(p.bg, NR);
-    const int64_t panel_bytes = p.taps * p.ag * NR * real_bytes;
-    const int64_t per_block = imax(1, imin(BLOCK_BYTES / panel_bytes, 64 / NR));
-    p.panel_parts = p.groups * ceil_div(p.panels, per_block);
-    p.slots = imax(1, imin(imin(MAX_SLOTS, p.passes), WANTED_BLOCKS / p.panel_parts));
+    cut_panels(&p, workers);
     return p;
 }
 
@@ -155,14 +175,14 @@ static workspace carve(const plan *p, bump *b) {
     const int64_t pixels = p->flat ? FLAT_IMAGE : p->images * p->rows * p->x.dst;
     w.band =
         take_reals(b, p->copy ? (p->flat ? FLAT_IMAGE : p->images * p->band_h * p->band_w) * p->band_ld : 0);
-    w.panels = take_reals(b, p->b_in_place ? 0 : pixels * NR * imin(p->panels, ceil_div(64, NR)));
+    w.panels = take_reals(b, p->b_in_place ? 0 : pixels * NR * p->block_panels);
     w.runs = (run *)take(b, p->images * p->rows * (int64_t)sizeof(run));
     w.tap = (int64_t *)take(b, p->taps * (p->all_taps ? p->ag : 1) * (int64_t)sizeof(int64_t));
     return w;
 }
 
 int64_t conv_direct_weight_scratch(const dmi_conv *conv, int32_t workers) {
-    const plan p = make_plan(conv);
+    const plan p = make_plan(conv, workers);
     bump b = {0};
     carve(&p, &b);
     return bytes64(p.slots * slot_reals(&p) * (int64_t)sizeof(real)) + b.used * workers;
@@ -242,7 +262,7 @@ static void copy_flat(const job *j, int64_t first, int64_t group, int64_t count,
                         stored_at(p->a_bf16, j->a, at + p->a_partner * j->ld_a), j->ld_a, count,
                         p->a_pixels - p->a_partner - first, p->ag, p->ag, band, p->band_ld);
     for (int64_t i = 0; !p->products && i < count; i++)
-        vmove(1, stored_at(1, j->a, at + i * j->ld_a), 0, band + i * p->band_ld, p->ag);
+        vmove(p->a_bf16, stored_at(p->a_bf16, j->a, at + i * j->ld_a), 0, band + i * p->band_ld, p->ag);
 }
 
 static void find_taps(const plan *p, int64_t ld, int64_t *tap) {
@@ -310,33 +330,50 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
         run_pass(j, &w, pass, group, p0, p1, dw);
 }
 
+/* The sum of a vector of all slots in order. */
+DMI_INLINE vf sum_slots(const plan *p, const real *in) {
+    const int64_t slot_step = slot_reals(p);
+    vf sum = vload(in);
+    for (int64_t s = 1; s < p->slots; s++) sum += vload(in + s * slot_step);
+    return sum;
+}
+
+/* add_slots of W channels of a and W of b, of one tap: out[b][a]. */
+static void add_square(const plan *p, const real *in, real *out) {
+    vf v[W];
+    UNROLL_ROWS
+    for (int i = 0; i < W; i++) v[i] = sum_slots(p, in + i * NR);
+    transpose(v);
+    for (int i = 0; i < W; i++) vstore(out + i * p->step_b, vload(out + i * p->step_b) + v[i]);
+}
+
 /* dw += the slots in order, for one panel: [tap][a channel][NR] -> PyTorch's layout. */
 static void add_slots(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
     const int64_t group = block / p->panels, first = block % p->panels * NR, n = imin(NR, p->bg - first);
-    const int64_t slot_step = slot_reals(p);
+    const int64_t squares = p->taps == 1 && p->step_a == 1 && n == NR ? p->ag / W * W : 0;
     const real *panel = j->slots + block * p->taps * p->ag * NR;
+    real *dw = j->dw + group * p->step_group + first * p->step_b;
     (void)worker;
-    for (int64_t a = 0; a < p->ag; a++)
+    for (int64_t a = 0; a < squares; a += W) {
+        add_square(p, panel + a * NR, dw + a);
+        add_square(p, panel + a * NR + W, dw + W * p->step_b + a);
+    }
+    for (int64_t a = squares; a < p->ag; a++)
         for (int64_t t = 0; t < p->taps; t++) {
             const real *in = panel + (t * p->ag + a) * NR;
             real sum[NR];
-            vf s0 = vload(in), s1 = vload(in + W);
-            for (int64_t s = 1; s < p->slots; s++) {
-                s0 += vload(in + s * slot_step);
-                s1 += vload(in + s * slot_step + W);
-            }
-            vstore(sum, s0);
-            vstore(sum + W, s1);
-            real *out = j->dw + group * p->step_group + first * p->step_b + a * p->step_a + t;
+            vstore(sum, sum_slots(p, in));
+            vstore(sum + W, sum_slots(p, in + W));
+            real *out = dw + a * p->step_a + t;
             for (int64_t k = 0; k < n; k++) out[k * p->step_b] += sum[k];
         }
 }
 
 void conv_direct_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx, const real *dy,
                         int64_t lddy, real *dw, void *scratch) {
-    job j = {.p = make_plan(conv), .dw = dw, .slots = (real *)scratch};
+    job j = {.p = make_plan(conv, dmi_num_workers(context)), .dw = dw, .slots = (real *)scratch};
     const plan *p = &j.p;
     const int a_is_x = (conv->transposed == 0) != (p->swap != 0);
     bump b = {0};
