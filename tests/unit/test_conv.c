@@ -497,6 +497,7 @@ static void winograd(void **state) {
     check_all(with_algorithm(conv(4, 6, 6, 1, 3, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
     check_all(with_algorithm(conv(4, 6, 6, 33, 2, 3, 1, 1), DMI_CONV_WINOGRAD), 0);
     check_all(conv(8, 7, 7, 64, 48, 3, 1, 1), 0);
+    check_all(conv(4, 7, 7, 80, 40, 3, 1, 1), 0); /* few tiles, two blocks of channels */
     check_all(conv(40, 7, 7, 16, 32, 3, 1, 1), 0);
     check_all(conv(70, 7, 7, 8, 9, 3, 1, 1), 0);   /* several blocks and chunks */
     check_all(conv(130, 7, 7, 8, 35, 3, 1, 1), 0); /* enough tiles for slots of weight gradients */

@@ -16,6 +16,7 @@ enum {
     MAX_TILES = 128, /* of which a register tile's lines fit in a first-level cache */
     PIECE = 4 /* tiles */,
     FINISH_CHANNELS = 64,
+    FEW_TILES = 48, /* whose transforms stay in a second-level cache */
     WANTED_PRODUCTS = 128
 };
 enum { SPLIT_WORKERS = 4, EVEN_PANELS = 4 /* so many panels a worker are a fair share */ };
@@ -163,22 +164,28 @@ static void transform_tiles(const job *j, const workspace *w, int64_t first, int
     conv_winograd_gradient(&w->list, first, last, &j->b, p->b_c, j->zeros, w->m, p->m_stride, p->tiles);
 }
 
-/* du (+)= v^T m of one weight and the panels [p0, p1). */
-static void multiply(const job *j, const workspace *w, int first, int64_t weight, int64_t p0, int64_t p1) {
+/* du (+)= v^T m of one weight, one panel and the channels [a0, a0 + n) of a. */
+static void multiply(const job *j, const workspace *w, int first, int64_t weight, int64_t panel, int64_t a0,
+                     int64_t n, real *du) {
     const plan *p = &j->p;
-    for (int64_t panel = p0; panel < p1; panel++) {
-        real *du = w->du + weight * p->du_stride + panel * p->a_c * NR;
-        if (first) memset(du, 0, (size_t)(p->a_c * NR) * sizeof(real));
-        for (int64_t position = 0; position < p->positions; position++) {
-            int64_t from, to;
-            if (weight_of(p->kind, position) != weight) continue;
-            position_range(&w->list, p->kind, position, &from, &to);
-            const run tiles = {.offset = from * p->a_ld, .count = to - from};
-            if (from < to)
-                conv_reduce(w->v + position * p->v_stride, p->a_ld, &tiles, 1,
-                            w->m + position * p->m_stride + (panel * p->tiles + from) * NR, NR, p->a_c, du);
-        }
+    if (first) memset(du, 0, (size_t)(n * NR) * sizeof(real));
+    for (int64_t position = 0; position < p->positions; position++) {
+        int64_t from, to;
+        if (weight_of(p->kind, position) != weight) continue;
+        position_range(&w->list, p->kind, position, &from, &to);
+        const run tiles = {.offset = from * p->a_ld, .count = to - from};
+        if (from < to)
+            conv_reduce(w->v + position * p->v_stride + a0, p->a_ld, &tiles, 1,
+                        w->m + position * p->m_stride + (panel * p->tiles + from) * NR, NR, n, du);
     }
+}
+
+/* That of all channels of a and the panels [p0, p1). */
+static void multiply_panels(const job *j, const workspace *w, int first, int64_t weight, int64_t p0,
+                            int64_t p1) {
+    for (int64_t panel = p0; panel < p1; panel++)
+        multiply(j, w, first, weight, panel, 0, j->p.a_c,
+                 w->du + weight * j->p.du_stride + panel * j->p.a_c * NR);
 }
 
 /* dw[k][0..columns) += column k of dg, for k < rows. */
@@ -210,17 +217,19 @@ static void add_kernels(const job *j, int64_t panel, int64_t a, int64_t count, c
 }
 
 /* G^T du G of one a channel and panel. */
-static void finish_kernels(const plan *p, const real *du, int64_t panel, int64_t a, real *dg) {
-    (p->kind == WINOGRAD_STRIDE2 ? conv_stride2_kernel_gradient : conv_winograd_kernel_gradient)(
-        du + (panel * p->a_c + a) * NR, p->du_stride, dg);
+static void finish_kernels(const plan *p, const real *du, int64_t stride, real *dg) {
+    (p->kind == WINOGRAD_STRIDE2 ? conv_stride2_kernel_gradient : conv_winograd_kernel_gradient)(du, stride,
+                                                                                                 dg);
 }
 
-/* Channels [first, last) of a and one panel, W at a time: those of a row of dw are whole vectors. */
-static void finish_channels(const job *j, const real *du, int64_t panel, int64_t first, int64_t last) {
+/* Channels [first, last) of a and one panel, W at a time: those of a row of dw are whole vectors. du is that
+ * of the first one. */
+static void finish_channels(const job *j, const real *du, int64_t stride, int64_t panel, int64_t first,
+                            int64_t last) {
     for (int64_t a = first; a < last; a += W) {
         const int64_t count = imin(W, last - a);
         real dg[W * 9 * NR];
-        for (int64_t i = 0; i < count; i++) finish_kernels(&j->p, du, panel, a + i, dg + i * 9 * NR);
+        for (int64_t i = 0; i < count; i++, du += NR) finish_kernels(&j->p, du, stride, dg + i * 9 * NR);
         add_kernels(j, panel, a, count, dg);
     }
 }
@@ -238,6 +247,20 @@ static job job_of_panels(const job *whole, int64_t begin, int64_t end) {
     return j;
 }
 
+/* All tiles are one small chunk: du of some channels of a and one panel stays in a cache, too, from the first
+ * sum to the finish. */
+static void split_blocks(const job *j, const workspace *w) {
+    const plan *p = &j->p;
+    for (int64_t a = 0; a < p->a_c; a += FINISH_CHANNELS) {
+        const int64_t n = imin(FINISH_CHANNELS, p->a_c - a), stride = n * NR + LINE;
+        for (int64_t panel = 0; panel < p->panels; panel++) {
+            for (int64_t weight = 0; weight < WEIGHTS; weight++)
+                multiply(j, w, 1, weight, panel, a, n, w->du + weight * stride);
+            finish_channels(j, w->du, stride, panel, a, a + n);
+        }
+    }
+}
+
 static void split_part(void *arg, int64_t part, int32_t worker) {
     const job *whole = (const job *)arg;
     const job j = job_of_panels(whole, first_panel(&whole->p, part), first_panel(&whole->p, part + 1));
@@ -249,10 +272,15 @@ static void split_part(void *arg, int64_t part, int32_t worker) {
         const int64_t count = imin(p->tiles, p->total - first);
         list_tiles(&w.list, &p->ty, &p->tx, first, count);
         transform_tiles(&j, &w, 0, count);
+        if (p->total <= imin(p->tiles, FEW_TILES)) {
+            split_blocks(&j, &w);
+            return;
+        }
         for (int64_t weight = 0; weight < WEIGHTS; weight++)
-            multiply(&j, &w, first == 0, weight, 0, p->panels);
+            multiply_panels(&j, &w, first == 0, weight, 0, p->panels);
     }
-    for (int64_t panel = 0; panel < p->panels; panel++) finish_channels(&j, w.du, panel, 0, p->a_c);
+    for (int64_t panel = 0; panel < p->panels; panel++)
+        finish_channels(&j, w.du + panel * p->a_c * NR, p->du_stride, panel, 0, p->a_c);
 }
 
 /* ---- shared ---- */
@@ -269,16 +297,17 @@ static void shared_multiply(void *arg, int64_t block, int32_t worker) {
     const plan *p = &j->p;
     const int64_t weight = WEIGHTS - 1 - block / p->panel_parts, part = block % p->panel_parts;
     (void)worker;
-    multiply(j, &j->shared, j->first, weight, p->panels * part / p->panel_parts,
-             p->panels * (part + 1) / p->panel_parts);
+    multiply_panels(j, &j->shared, j->first, weight, p->panels * part / p->panel_parts,
+                    p->panels * (part + 1) / p->panel_parts);
 }
 
 static void shared_finish(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
-    const int64_t first = block / p->panels * FINISH_CHANNELS;
+    const int64_t panel = block % p->panels, first = block / p->panels * FINISH_CHANNELS;
     (void)worker;
-    finish_channels(j, j->shared.du, block % p->panels, first, imin(first + FINISH_CHANNELS, p->a_c));
+    finish_channels(j, j->shared.du + (panel * p->a_c + first) * NR, p->du_stride, panel, first,
+                    imin(first + FINISH_CHANNELS, p->a_c));
 }
 
 static void run_shared(dm_context *context, job *j) {
@@ -306,11 +335,13 @@ static void own_slot(void *arg, int64_t slot, int32_t worker) {
                       next = start + (end - start) * (i + 1) / chunks;
         list_tiles(&w.list, &p->ty, &p->tx, first, next - first);
         transform_tiles(j, &w, 0, next - first);
-        for (int64_t weight = 0; weight < WEIGHTS; weight++) multiply(j, &w, i == 0, weight, 0, p->panels);
+        for (int64_t weight = 0; weight < WEIGHTS; weight++)
+            multiply_panels(j, &w, i == 0, weight, 0, p->panels);
     }
     real *dg = j->slots + slot * slot_size(p);
     for (int64_t panel = 0; panel < p->panels; panel++)
-        for (int64_t a = 0; a < p->a_c; a++, dg += 9 * NR) finish_kernels(p, w.du, panel, a, dg);
+        for (int64_t a = 0; a < p->a_c; a++, dg += 9 * NR)
+            finish_kernels(p, w.du + (panel * p->a_c + a) * NR, p->du_stride, dg);
 }
 
 /* The sum of all slots for W a channels of one panel. */
