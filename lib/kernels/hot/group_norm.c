@@ -10,14 +10,14 @@
  *
  * The mean is kept as a sum of two numbers, so that a small variance around a large mean survives.
  * Work goes over RUN pixels and a vector of channels at a time: sums run over them in the element type, and
- * from there in double. */
+ * from there in double. Longer runs would visit memory in larger strides. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/hot/elementwise.h"
 #include "kernels/hot/vector_math.h"
 
-enum { RUN = 32, CHAINS = 4 /* sums side by side: an addition need not wait for the last */ };
+enum { RUN = 16, AHEAD = 32, CHAINS = 4 /* sums side by side: an addition need not wait for the last */ };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -31,8 +31,8 @@ typedef struct norm_job {
     char *work;         /* [workers] of worker_bytes() */
 } norm_job;
 
-/* Asks for the line of number `at + i`, one run ahead: the hardware's prefetchers stop at the end of a page,
- * and a run is some of them. Of the vectors of a line, the first asks. */
+/* Asks for the line of number `at + i`, AHEAD pixels ahead: the hardware's prefetchers stop at the end of a
+ * page, and a run is some of them. Of the vectors of a line, the first asks. */
 INLINE void fetch(int bf16, const void *values, int64_t at, int64_t i, int write) {
     const int64_t line = 64 / stored_bytes(bf16);
     const uintptr_t p = (uintptr_t)values + (uintptr_t)((at + i) * stored_bytes(bf16)); /* may be outside */
@@ -44,13 +44,13 @@ INLINE void fetch(int bf16, const void *values, int64_t at, int64_t i, int write
 }
 
 /* The second pass over an image goes backwards, from what is still in the caches: where it begins, and how
- * far its next run is from the one at pixel p; the last is followed by the next image. */
+ * far from the run at pixel p the lines are that it asks for; the first pixels' are the next image's. */
 static int64_t last_run(int64_t pixels) {
     return (pixels - 1) / RUN * RUN;
 }
 
-static int64_t run_before(int64_t pixels, int64_t p) {
-    return p > 0 ? -RUN : pixels;
+static int64_t second_pass_ahead(int64_t pixels, int64_t p) {
+    return p >= AHEAD ? -AHEAD : pixels;
 }
 
 /* A worker's numbers for each channel. */
@@ -117,7 +117,7 @@ INLINE void run_moments(int whole, int bf16, const channel_work *w, const void *
     const vf mean = ((s[0] + s[1]) + (s[2] + s[3])) * share;
     for (int64_t p = 0; p < even; p += CHAINS)
         for (int k = 0; k < CHAINS; k++) {
-            fetch(bf16, x, (p + k + RUN) * ld, i, 0);
+            fetch(bf16, x, (p + k + AHEAD) * ld, i, 0);
             const vf d = vget(bf16, whole, x, (p + k) * ld + i, lanes) - mean;
             r[k] += d;
             q[k] = vfma(d, d, q[k]);
@@ -218,7 +218,7 @@ INLINE void normalise(int bf16, const channel_work *w, const DMI_R(dmi_group_nor
     const int64_t c = norm->c, whole = c / W * W;
     for (int64_t p = last_run(norm->pixels); p >= 0; p -= RUN) {
         const int64_t n = norm->pixels - p < RUN ? norm->pixels - p : RUN,
-                      ahead = run_before(norm->pixels, p);
+                      ahead = second_pass_ahead(norm->pixels, p);
         const void *from = stored_at(bf16 & DMI_BF16_IN0, x, p * norm->x_ld);
         const void *add = residual ? stored_at(bf16 & DMI_BF16_IN1, in, p * norm->residual_ld) : NULL;
         void *to = stored_to(bf16 & DMI_BF16_OUT, y, p * norm->y_ld);
@@ -279,11 +279,11 @@ INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
         const vf at_x = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes);
-        fetch(bf16 & DMI_BF16_IN0, x, (p + RUN) * x_ld, i, 0);
-        fetch(0, dy, (p + RUN) * c, i, activation != DMI_ACT_NONE);
+        fetch(bf16 & DMI_BF16_IN0, x, (p + AHEAD) * x_ld, i, 0);
+        fetch(0, dy, (p + AHEAD) * c, i, activation != DMI_ACT_NONE);
         const vf d = at_x - k.mean;
         vf dz = vload_lanes(whole, dy + at, lanes);
-        if (activation == DMI_ACT_RELU) fetch(bf16 & DMI_BF16_OUT, y, (p + RUN) * y_ld, i, 0);
+        if (activation == DMI_ACT_RELU) fetch(bf16 & DMI_BF16_OUT, y, (p + AHEAD) * y_ld, i, 0);
         if (activation == DMI_ACT_RELU)
             dz = vpositive(vget(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, lanes), dz);
         if (activation == DMI_ACT_SILU) {
@@ -351,7 +351,7 @@ INLINE void input_gradient(int bf16, const channel_work *w, const DMI_R(dmi_grou
                            const real *dz, real *dx, int accumulate) {
     const int64_t c = norm->c, pixels = norm->pixels, x_ld = norm->x_ld, whole = c / W * W;
     for (int64_t p = last_run(pixels); p >= 0; p -= RUN) {
-        const int64_t n = pixels - p < RUN ? pixels - p : RUN, ahead = run_before(pixels, p);
+        const int64_t n = pixels - p < RUN ? pixels - p : RUN, ahead = second_pass_ahead(pixels, p);
         const void *from = stored_at(bf16, x, p * x_ld);
         const real *du = dz + p * c;
         real *to = dx + p * c;
