@@ -159,7 +159,7 @@ static void run_panels(const job *j, const workspace *w, const void *base, int64
                        int64_t taps, const void *packed, int64_t group, int64_t p0, int64_t p1) {
     const gather *g = j->g;
     const DMI_R(dmi_epilogue) *e = j->epilogue;
-    const source from = {.base = base, .taps = w->tap, .num_taps = taps, .depth = g->src_cg};
+    source from = {.base = base, .taps = w->tap, .num_taps = taps, .depth = g->src_cg};
     target to = {.epilogue = e,
                  .dst = j->dst,
                  .ld_dst = j->ld_dst,
@@ -167,6 +167,9 @@ static void run_panels(const job *j, const workspace *w, const void *base, int64
                  .dst_bf16 = g->dst_bf16};
     if (e && e->image_bias && !g->flat) to.image_bias = e->image_bias + image * e->image_bias_ld;
     for (int64_t p = p0; p < p1; p++) {
+        /* rows of a matrix product come from far away the first time; a tile has MR lines a LINE of channels
+         */
+        from.ahead = g->flat && !j->p.copy && p == p0 ? DMI_ALIGNMENT : 0;
         const void *panel = stored_at(g->products, packed, p * taps * g->src_cg * NR);
         to.channel = group * g->dst_cg + p * NR;
         to.n = imin(NR, g->dst_cg - p * NR);

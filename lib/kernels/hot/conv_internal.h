@@ -159,6 +159,7 @@ typedef struct source {
     const void *base; /* reals or bf16 */
     const int64_t *taps;
     int64_t num_taps, depth;
+    int64_t ahead; /* bytes of the next tile's rows to fetch for each channel of this one's */
 } source;
 
 /* Where the sums go: n of a panel's channels, from `channel` on. */

@@ -4,14 +4,15 @@
 
 /* Tiles of exactly M rows: constant bounds keep the accumulators in registers, and so does that the loops
  * know that they run at least once. product_M is rows_M for one tap and evenly spaced rows, without an
- * epilogue. */
+ * epilogue. AHEAD: what else to do for each channel. */
 #define ZERO_TILE(M)                                                                                         \
     vf acc[M][2];                                                                                            \
     for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero()
 
-#define MULTIPLY_TILE(M)                                                                                     \
+#define MULTIPLY_TILE(M, AHEAD)                                                                              \
     for (int64_t i = 0; i < depth; i++, w += NR) {                                                           \
         const vf w0 = vload(w), w1 = vload(w + W);                                                           \
+        AHEAD                                                                                                \
         for (int m = 0; m < M; m++) {                                                                        \
             const vf s = vsplat(a[m][i]);                                                                    \
             acc[m][0] = vfma(s, w0, acc[m][0]);                                                              \
@@ -28,15 +29,16 @@
 #define DEFINE_ROWS(M)                                                                                       \
     static void rows_##M(const source *from, const int64_t *offsets, int64_t tiles, const real *panel,       \
                          const target *to, const int64_t *pixels) {                                          \
-        const int64_t num_taps = from->num_taps, depth = from->depth;                                        \
+        const int64_t num_taps = from->num_taps, depth = from->depth, ahead = from->ahead;                   \
         if (num_taps <= 0 || depth <= 0) __builtin_unreachable();                                            \
         for (; tiles > 0; tiles--, offsets += M, pixels += M) {                                              \
             const real *w = panel;                                                                           \
+            const char *next = (const char *)((const real *)from->base + offsets[tiles > 1 ? M : 0]);        \
             ZERO_TILE(M);                                                                                    \
             for (int64_t t = 0; t < num_taps; t++) {                                                         \
                 const real *a[M];                                                                            \
                 for (int m = 0; m < M; m++) a[m] = (const real *)from->base + offsets[m] + from->taps[t];    \
-                MULTIPLY_TILE(M)                                                                             \
+                MULTIPLY_TILE(M, __builtin_prefetch(next + i * ahead, 0, 2);)                                \
             }                                                                                                \
             finish_rows(M, acc, to, pixels);                                                                 \
         }                                                                                                    \
@@ -48,7 +50,7 @@
             const real *a[M], *w = panel;                                                                    \
             ZERO_TILE(M);                                                                                    \
             for (int m = 0; m < M; m++) a[m] = first + m * ld_a;                                             \
-            MULTIPLY_TILE(M)                                                                                 \
+            MULTIPLY_TILE(M, )                                                                               \
             STORE_TILE(M, c, ld_c)                                                                           \
         }                                                                                                    \
     }
