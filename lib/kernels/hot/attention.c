@@ -42,14 +42,14 @@ void attention_columns(const real *x, const dmi_heads *layout, int64_t n, int64_
 }
 
 void attention_rows(const real *x, const dmi_heads *layout, int64_t n, int64_t dim, real scale, real *out) {
-    for (int64_t first = 0; first < dim; first += NR) {
-        const int64_t count = imin(NR, dim - first);
-        for (int64_t i = 0; i < n; i++, out += NR) {
+    for (int64_t i = 0; i < n; i++, out += NR)
+        for (int64_t first = 0; first < dim; first += NR) {
+            const int64_t count = imin(NR, dim - first);
             const real *in = x + i * layout->ld + first * layout->step;
-            for (int64_t c = 0; c < count; c++) out[c] = in[c * layout->step] * scale;
-            for (int64_t c = count; c < NR; c++) out[c] = 0;
+            real *row = out + first * n;
+            for (int64_t c = 0; c < count; c++) row[c] = in[c * layout->step] * scale;
+            for (int64_t c = count; c < NR; c++) row[c] = 0;
         }
-    }
 }
 
 void attention_gather(const real *x, const dmi_heads *layout, int64_t n, int64_t dim, real scale, real *out) {
@@ -61,8 +61,8 @@ void attention_scores(const real *q, int64_t count, int64_t dim, const real *col
                       int64_t keys, int64_t first, int64_t n, real *s) {
     const int64_t end = round_up(n, NR);
     for (int64_t j = 0; j < end; j += NR)
-        conv_product(q, dim, count, dim, columns + (first + j) * dim, s + j, KEY_TILE);
-    for (int64_t i = 0; i < count; i++, s += KEY_TILE) {
+        conv_product(q, dim, count, dim, columns + (first + j) * dim, s + j, SCORE_LD);
+    for (int64_t i = 0; i < count; i++, s += SCORE_LD) {
         if (mask)
             for (int64_t j = 0; j < n; j++) s[j] += mask[i * keys + first + j];
         for (int64_t j = n; j < end; j++) s[j] = -(real)INFINITY;
@@ -72,7 +72,7 @@ void attention_scores(const real *q, int64_t count, int64_t dim, const real *col
 static workspace carve(const job *j, bump *b) {
     workspace w;
     w.q = take_reals(b, QUERY_TILE * j->a->dim_k);
-    w.s = take_reals(b, QUERY_TILE * KEY_TILE);
+    w.s = take_reals(b, QUERY_TILE * SCORE_LD);
     w.o = take_reals(b, QUERY_TILE * j->panels_v * NR);
     w.product = take_reals(b, QUERY_TILE * NR);
     w.max = take_reals(b, QUERY_TILE);
@@ -135,7 +135,7 @@ static real sum_of(const real *s, int64_t n) {
 /* Scores to exp(s - maximum); n is a multiple of NR. */
 static void exponentials(const workspace *w, int64_t count, int64_t n) {
     for (int64_t i = 0; i < count; i++) {
-        real *restrict s = w->s + i * KEY_TILE;
+        real *restrict s = w->s + i * SCORE_LD;
         const real block = largest(s, n), max = block > w->max[i] ? block : w->max[i];
         /* a row whose keys are all masked so far has no finite maximum */
         const real base = max > -(real)INFINITY ? max : 0;
@@ -151,7 +151,7 @@ static void add_values(const job *j, const workspace *w, int64_t count, const re
                        int64_t n) {
     const int64_t ld = j->panels_v * NR;
     for (int64_t p = 0; p < j->panels_v; p++) {
-        conv_product(w->s, KEY_TILE, count, n, rows + (p * j->a->keys + first) * NR, w->product, NR);
+        conv_product(w->s, SCORE_LD, count, n, rows + (p * j->a->keys + first) * NR, w->product, NR);
         for (int64_t i = 0; i < count; i++) {
             real *restrict o = w->o + i * ld + p * NR;
             const real *restrict product = w->product + i * NR;

@@ -40,8 +40,8 @@ static workspace carve(const job *j, bump *b) {
     w.dy = take_reals(b, QUERY_TILE * a->dim_v);
     w.q_rows = take_reals(b, QUERY_TILE * wide_k);
     w.dy_rows = take_reals(b, QUERY_TILE * wide_v);
-    w.p = take_reals(b, QUERY_TILE * KEY_TILE);
-    w.ds = take_reals(b, QUERY_TILE * KEY_TILE);
+    w.p = take_reals(b, QUERY_TILE * SCORE_LD);
+    w.ds = take_reals(b, QUERY_TILE * SCORE_LD);
     w.product = take_reals(b, QUERY_TILE * NR);
     w.overlap = take_reals(b, QUERY_TILE);
     return w;
@@ -100,7 +100,7 @@ static void load_queries(const job *j, const workspace *w, int64_t image, int64_
 /* p and ds from the scores (in w->p) and dp (in w->ds); statistics: of the tile's first query. */
 static void score_gradients(const workspace *w, const real *statistics, int64_t count, int64_t n) {
     for (int64_t i = 0; i < count; i++) {
-        real *restrict p = w->p + i * KEY_TILE, *restrict ds = w->ds + i * KEY_TILE;
+        real *restrict p = w->p + i * SCORE_LD, *restrict ds = w->ds + i * SCORE_LD;
         const real max = statistics[2 * i], inverse = statistics[2 * i + 1], overlap = w->overlap[i];
         for (int64_t k = 0; k < n; k++) {
             p[k] = DMI_K(dmi_exp)(p[k] - max) * inverse;
@@ -117,21 +117,21 @@ static void tile(const job *j, const workspace *w, int64_t pair, int64_t q0, int
     attention_scores(w->q, count, a->dim_k, w->key_columns, mask, a->keys, k0, n, w->p);
     for (int64_t k = 0; k < n; k += NR)
         conv_product(w->dy, a->dim_v, count, a->dim_v, w->value_columns + (k0 + k) * a->dim_v, w->ds + k,
-                     KEY_TILE);
+                     SCORE_LD);
     score_gradients(w, j->g->statistics + 2 * (pair * a->queries + q0), count, n);
     for (int64_t p = 0; p < j->panels_v; p++)
-        conv_reduce(w->p, KEY_TILE, &queries, 1, w->dy_rows + p * count * NR, NR, n,
+        conv_reduce(w->p, SCORE_LD, &queries, 1, w->dy_rows + p * count * NR, NR, n,
                     w->dv + (p * a->keys + k0) * NR);
     for (int64_t p = 0; p < j->panels_k; p++) {
-        conv_reduce(w->ds, KEY_TILE, &queries, 1, w->q_rows + p * count * NR, NR, n,
+        conv_reduce(w->ds, SCORE_LD, &queries, 1, w->q_rows + p * count * NR, NR, n,
                     w->dk + (p * a->keys + k0) * NR);
-        conv_product(w->ds, KEY_TILE, count, n, w->key_rows + (p * a->keys + k0) * NR, w->product, NR);
+        conv_product(w->ds, SCORE_LD, count, n, w->key_rows + (p * a->keys + k0) * NR, w->product, NR);
         real *restrict dq = w->dq + (p * a->queries + q0) * NR;
         const real *restrict product = w->product;
         for (int64_t i = 0; i < count * NR; i++) dq[i] += product[i];
     }
     for (int64_t i = 0; j->mask_slots && i < count; i++)
-        memcpy(j->mask_slots + (pair * a->queries + q0 + i) * a->keys + k0, w->ds + i * KEY_TILE,
+        memcpy(j->mask_slots + (pair * a->queries + q0 + i) * a->keys + k0, w->ds + i * SCORE_LD,
                (size_t)n * sizeof(real));
 }
 
@@ -147,16 +147,16 @@ static inline void scatter_row(const real *restrict in, int64_t n, real scale, i
 /* out (of layout `layout`) = or += scale times the panels [ceil(dim / NR)][n][NR]. */
 static void scatter(const real *panels, int64_t n, int64_t dim, real scale, const dmi_heads *layout,
                     int accumulate, real *out) {
-    for (int64_t first = 0; first < dim; first += NR) {
-        const int64_t count = imin(NR, dim - first);
-        for (int64_t i = 0; i < n; i++, panels += NR) {
+    for (int64_t i = 0; i < n; i++, panels += NR)
+        for (int64_t first = 0; first < dim; first += NR) {
+            const int64_t count = imin(NR, dim - first);
+            const real *row = panels + first * n;
             real *at = out + i * layout->ld + first * layout->step;
             if (layout->step == 1)
-                scatter_row(panels, count, scale, 1, accumulate, at);
+                scatter_row(row, count, scale, 1, accumulate, at);
             else
-                scatter_row(panels, count, scale, layout->step, accumulate, at);
+                scatter_row(row, count, scale, layout->step, accumulate, at);
         }
-    }
 }
 
 static void backward_head(void *arg, int64_t pair, int32_t worker) {

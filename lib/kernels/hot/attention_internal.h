@@ -12,6 +12,7 @@
 #define attention_scores  DMI_K(dmi_attention_scores)
 
 enum { QUERY_TILE = 64, KEY_TILE = 256 };
+enum { SCORE_LD = KEY_TILE + LINE }; /* from one row of a tile to the next: see spread_ld() */
 
 /* First number of a head of a sample with n positions. */
 static inline const real *head_of(const real *x, const dmi_heads *layout, int64_t n, int64_t image,
