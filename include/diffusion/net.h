@@ -159,6 +159,19 @@ typedef int32_t dm_conv_algorithm;
     2 /**< Winograd's minimal filtering (Lavin and Gray 2016) for every 3x3 convolution of stride 1,         \
          padding 1, dilation 1 and one group, however small; the defining sums for all others */
 
+/** How a session of mode DM_SESSION_INFER holds the weights of convolutions in the layout of its kernels, for
+ * Winograd four times as large as the weights. Results are the same, bit for bit. */
+typedef int32_t dm_weight_packing;
+#define DM_PACKING_AUTO                                                                                      \
+    0 /**< DM_PACKING_REPEAT for networks with more than 128 MiB of packed weights, when the session's batch \
+         has pixels enough to repay it; else DM_PACKING_KEEP */
+#define DM_PACKING_KEEP                                                                                      \
+    1 /**< packed once, by the first pass after the weights have changed: the shortest time for few images   \
+       */
+#define DM_PACKING_REPEAT                                                                                    \
+    2 /**< packed layer by layer in every pass, into memory that the layers share: several times less memory \
+         for large networks */
+
 /** Options of dm_session_create(). Fill with dm_session_options_init(). */
 typedef struct dm_session_options {
     uint32_t struct_size; /**< sizeof(dm_session_options) */
@@ -180,6 +193,8 @@ typedef struct dm_session_options {
                                convolutions that are computed directly also round their factors, not their
                                sums. Needs less memory; results differ from f32's by relative
                                errors of about 2^-9 a layer. Off by default; see docs/performance.md */
+    dm_weight_packing weight_packing; /**< default DM_PACKING_AUTO; of mode DM_SESSION_INFER: the others
+                                         always pack right before use */
 } dm_session_options;
 
 /** Fills `options` with the defaults.

@@ -11,8 +11,7 @@ void dmi_exec_pack(dm_session *session) {
         for (int64_t i = 0; i < net->flat_size; i++) weights[i] = (double)net->weights[i];
     }
     for (int32_t n = 0; n < net->num_nodes; n++)
-        dmi_op_row(session->dtype, net->nodes[n].op)
-            ->pack(&session->calls[n], session->options.mode != DM_SESSION_INFER);
+        if (session->calls[n].packed) dmi_op_row(session->dtype, net->nodes[n].op)->pack(&session->calls[n]);
     session->weights_version = version;
 }
 

@@ -4,11 +4,13 @@
 
 /* Bytes of activations of a lane. Inference: of 2 to 24 MB the best for four networks, as every piece reads
  * all weights; and LANE_IMAGES at least, but where these need more than LANE_MOST, threads share pieces:
- * memory must not grow with them. Training: a piece transforms all weights, twice, and adds up a gradient of
- * its own; at LANE_WEIGHTS times them that costs a few percent, so smaller pieces than that are not made. */
+ * memory must not grow with them. A piece that packs all weights again has to be larger. Training: a piece
+ * transforms all weights, twice, and adds up a gradient of its own; at LANE_WEIGHTS times them that costs a
+ * few percent, so smaller pieces than that are not made. */
 enum {
     MEGABYTE = 1024 * 1024,
     INFER_LANE_BYTES = 10 * MEGABYTE,
+    REPACK_LANE_BYTES = 96 * MEGABYTE,
     LANE_MOST = 64 * MEGABYTE,
     TRAIN_LANE_BYTES = 20 * MEGABYTE,
     LANE_WEIGHTS = 5,
@@ -71,10 +73,12 @@ dm_status dmi_lanes_plan_inference(dm_session *s) {
     const int64_t share = ceil_div(batch, workers);
     DM_TRY(measure(s, share, &bytes));
     if (LANE_IMAGES * bytes > LANE_MOST) return DM_OK;
-    const int64_t fitting = INFER_LANE_BYTES / bytes;
-    const int64_t images = fitting < LANE_IMAGES ? LANE_IMAGES : fitting;
+    const int64_t fitting = (s->repack ? REPACK_LANE_BYTES : INFER_LANE_BYTES) / bytes;
+    int64_t images = fitting < LANE_IMAGES ? LANE_IMAGES : fitting;
+    if (images > share) images = share;
+    if (s->repack && images < s->repack_images) return DM_OK;
     DM_TRY(create_lanes(s, workers));
-    DM_TRY(plan_lanes(s, images < share ? images : share));
+    DM_TRY(plan_lanes(s, images));
 done:
     return status;
 }

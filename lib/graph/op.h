@@ -119,6 +119,7 @@ typedef struct dmi_call {
     dmi_shape in_shape[DMI_NODE_INPUTS], out_shape;
     int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* numbers from one pixel of a value to the next */
     int32_t bf16;                           /* DMI_BF16_*: the values that are stored so */
+    int32_t repack;                         /* 1: convolutions pack their weights right before every use */
     int32_t bf16_products; /* 1: products may be of factors rounded to bf16, the machine has an instruction */
     const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
     void *out;                       /* const in backward */
@@ -182,8 +183,8 @@ typedef struct dmi_op {
     dm_status (*infer)(const dmi_node *node, const dmi_shape *in_shape, dmi_shape *out_shape);
     /* call has all but pointers to values and weights; train = 0: no backward will follow. */
     void (*sizes)(const dmi_call *call, int train, dmi_op_sizes *sizes);
-    /* Brings the weights into call->packed; runs when the weights have changed. train as in sizes(). */
-    void (*pack)(const dmi_call *call, int train);
+    /* Brings the weights into call->packed; runs when the weights have changed and sizes() asked for that. */
+    void (*pack)(const dmi_call *call);
     void (*forward)(const dmi_call *call);
     /* Writes the inputs' gradients from the last input to the first: an input may stand at two places. */
     void (*backward)(const dmi_call *call);

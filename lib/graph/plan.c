@@ -17,7 +17,7 @@ typedef struct planner {
     dmi_plan *plan;
     dm_dtype dtype, storage;
     const void *kernels;
-    int32_t conv_algorithm;
+    int32_t conv_algorithm, repack;
     int64_t batch;
     int train, parameters; /* backward follows; and wants the parameters' gradients */
     interval *intervals;
@@ -60,6 +60,7 @@ static void fill_call(const planner *p, int32_t index, dmi_call *call) {
                        .node = node,
                        .batch = p->batch,
                        .conv_algorithm = p->conv_algorithm,
+                       .repack = p->repack,
                        .bf16 = dmi_plan_bf16(p->net, p->plan, index),
                        .bf16_products = p->plan->bf16_products,
                        .out_shape = p->plan->nodes[index].shape};
@@ -308,6 +309,7 @@ static void want_buffers(planner *p) {
         np->saved_size = sizes.saved;
         np->scratch_forward_size = sizes.scratch_forward;
         np->scratch_backward_size = sizes.scratch_backward;
+        np->packed_size = sizes.packed;
         np->packed = sizes.packed > 0 ? p->plan->packed_size : DMI_NOWHERE;
         p->plan->packed_size += round_up(sizes.packed);
         np->gradient = DMI_NOWHERE;
@@ -343,8 +345,8 @@ static size_t lowest_free(const interval *list, int32_t k) {
 }
 
 dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype, dm_dtype storage,
-                          const void *kernels, int32_t conv_algorithm, int64_t batch, dmi_shape input,
-                          dmi_backward backward, dmi_plan *plan) {
+                          const void *kernels, int32_t conv_algorithm, int32_t repack, int64_t batch,
+                          dmi_shape input, dmi_backward backward, dmi_plan *plan) {
     planner p = {.net = net,
                  .workers = workers,
                  .plan = plan,
@@ -352,6 +354,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype
                  .storage = storage,
                  .kernels = kernels,
                  .conv_algorithm = conv_algorithm,
+                 .repack = repack,
                  .batch = batch,
                  .train = backward != DMI_BACKWARD_NONE,
                  .parameters = backward == DMI_BACKWARD_ALL};

@@ -28,7 +28,7 @@ typedef struct dmi_node_plan {
     int32_t again_first,
         again_next; /* list of the nodes to compute again before this one's backward, -1: end */
     size_t packed;  /* offset into the packed weights */
-    size_t scratch_forward_size, scratch_backward_size, saved_size;
+    size_t scratch_forward_size, scratch_backward_size, saved_size, packed_size;
     int bf16;           /* its value is stored as bf16 */
     int needs_gradient; /* its value depends on the input image, or on a parameter that has one */
     int has_gradient;   /* and the output depends on it */
@@ -49,11 +49,11 @@ typedef struct dmi_plan {
 } dmi_plan;
 
 /* workers: the context that the kernels will run with. dtype: of reals; storage: BF16: values are stored so
- * wherever all that touch them can (DMI_NARROW_*). conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. input:
- * the shape of a sample. SHAPE when the network does not fit it. */
+ * wherever all that touch them can (DMI_NARROW_*). conv_algorithm: DMI_CONV_*, AUTO: the nodes' own. repack:
+ * as in dmi_call. input: the shape of a sample. SHAPE when the network does not fit it. */
 dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype, dm_dtype storage,
-                          const void *kernels, int32_t conv_algorithm, int64_t batch, dmi_shape input,
-                          dmi_backward backward, dmi_plan *plan);
+                          const void *kernels, int32_t conv_algorithm, int32_t repack, int64_t batch,
+                          dmi_shape input, dmi_backward backward, dmi_plan *plan);
 /* DMI_BF16_* of node n. */
 int32_t dmi_plan_bf16(const dm_net *net, const dmi_plan *plan, int32_t n);
 void dmi_plan_destroy(const dm_net *net, dmi_plan *plan);

@@ -40,6 +40,11 @@ static dm_status check_options(const dm_net *net, const dm_session_options *o) {
                         "options.conv_algorithm: expected DM_CONV_AUTO, DM_CONV_DIRECT or DM_CONV_WINOGRAD, "
                         "got %d",
                         o->conv_algorithm);
+    if (o->weight_packing < DM_PACKING_AUTO || o->weight_packing > DM_PACKING_REPEAT)
+        return dmi_fail(DM_ERROR_INVALID_ARGUMENT,
+                        "options.weight_packing: expected DM_PACKING_AUTO, DM_PACKING_KEEP or "
+                        "DM_PACKING_REPEAT, got %d",
+                        o->weight_packing);
     if (!net->is_image) return DM_OK;
     if (o->height < 1 || o->width < 1 || o->height > 1 << 16 || o->width > 1 << 16)
         return dmi_fail(DM_ERROR_SHAPE, "options.height, width: expected 1..65536, got %d x %d", o->height,
@@ -79,26 +84,49 @@ static dmi_backward backward_of(dm_session_mode mode) {
  * again. Measured on 2 cores with 1 MB and a share of 32 MB: the best sizes of four networks are 5 to 16 MB;
  * many threads have more caches to fill. */
 enum { INFER_BYTES = 10 * 1024 * 1024, PIECE_MIN = 4 };
+/* Packed weights: kept up to KEPT_BYTES; beyond, pieces are larger, and have REPACK_PIXELS in the mean. */
+enum { KEPT_BYTES = 128 * 1024 * 1024, REPACK_BYTES = 96 * 1024 * 1024, REPACK_PIXELS = 1024 };
 
 dm_status dmi_session_plan(dm_session *s, int64_t batch) {
     s->chunk = batch;
     return dmi_plan_create(s->net, s->workers, s->dtype, s->options.storage_dtype, s->kernels,
-                           s->options.conv_algorithm, batch, s->input_shape, backward_of(s->options.mode),
-                           &s->plan);
+                           s->options.conv_algorithm, s->repack, batch, s->input_shape,
+                           backward_of(s->options.mode), &s->plan);
 }
 
 /* Images of the fewest pieces of about equal size that need INFER_BYTES at most, but PIECE_MIN. */
 static int64_t inference_piece(const dm_session *s, int64_t batch) {
-    const int64_t workers = dmi_num_workers(s->workers),
-                  bytes = workers > 2 ? INFER_BYTES / 2 * workers : INFER_BYTES;
+    const int64_t workers = dmi_num_workers(s->workers), most_bytes = s->repack ? REPACK_BYTES : INFER_BYTES,
+                  bytes = workers > 2 ? most_bytes / 2 * workers : most_bytes;
     const int64_t fitting = bytes / ((int64_t)s->plan.arena_size / batch + 1);
     const int64_t most = fitting < PIECE_MIN ? PIECE_MIN : fitting;
     const int64_t pieces = (batch + most - 1) / most;
     return (batch + pieces - 1) / pieces;
 }
 
+/* Whether inference packs weights again for every piece: where they are so large that keeping them saves
+ * little time, as a piece reads them from memory, and there are images enough. A kernel of 3x3 costs as much
+ * to transform as to use for 528 pixels. */
+static dm_status choose_packing(dm_session *s) {
+    const dm_status status = dmi_session_plan(s, 1);
+    double bytes = 0, work = 0;
+    if (status) return status;
+    for (int32_t n = 0; n < s->net->num_nodes; n++) {
+        const dmi_node_plan *np = &s->plan.nodes[n];
+        bytes += (double)np->packed_size;
+        work += (double)np->packed_size * (double)dmi_pixels(np->shape);
+    }
+    dmi_plan_destroy(s->net, &s->plan);
+    s->repack_images = work > 0 ? (int64_t)ceil(REPACK_PIXELS * bytes / work) : 1;
+    s->repack = s->options.weight_packing == DM_PACKING_REPEAT ||
+                (s->options.weight_packing == DM_PACKING_AUTO && bytes > KEPT_BYTES &&
+                 s->options.batch >= s->repack_images);
+    return DM_OK;
+}
+
 static dm_status create_inference_plan(dm_session *s) {
-    dm_status status = dmi_lanes_plan_inference(s);
+    dm_status status = choose_packing(s);
+    if (status == DM_OK) status = dmi_lanes_plan_inference(s);
     /* with lanes the session itself runs what is too few for them */
     const int64_t batch = s->num_lanes > 0 ? PIECE_MIN * s->num_lanes - 1 : s->options.batch;
     if (status == DM_OK) status = dmi_session_plan(s, batch);
@@ -184,6 +212,7 @@ static void set_up(dm_session *s, const dm_net *net, const dm_session_options *o
     s->net = net;
     s->options = *o;
     s->dtype = o->compute_dtype;
+    s->repack = o->mode != DM_SESSION_INFER; /* training changes the weights in every step */
     s->dropout.step = o->mode == DM_SESSION_TRAIN ? 0 : -1;
     s->kernels = dmi_kernels_get_f32();
     if (s->dtype == DM_DTYPE_F64) s->kernels = dmi_kernels_get_f64();

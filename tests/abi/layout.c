@@ -172,7 +172,7 @@ _Static_assert(offsetof(dm_mlp_options, hidden) == 16, "hidden");
 _Static_assert(offsetof(dm_mlp_options, final) == 20, "final");
 _Static_assert(offsetof(dm_mlp_options, seed) == 24, "seed");
 
-_Static_assert(sizeof(dm_session_options) >= 32, "dm_session_options");
+_Static_assert(sizeof(dm_session_options) >= 36, "dm_session_options");
 _Static_assert(offsetof(dm_session_options, struct_size) == 0, "struct_size");
 _Static_assert(offsetof(dm_session_options, mode) == 4, "mode");
 _Static_assert(offsetof(dm_session_options, batch) == 8, "batch");
@@ -181,6 +181,7 @@ _Static_assert(offsetof(dm_session_options, width) == 16, "width");
 _Static_assert(offsetof(dm_session_options, compute_dtype) == 20, "compute_dtype");
 _Static_assert(offsetof(dm_session_options, conv_algorithm) == 24, "conv_algorithm");
 _Static_assert(offsetof(dm_session_options, storage_dtype) == 28, "storage_dtype");
+_Static_assert(offsetof(dm_session_options, weight_packing) == 32, "weight_packing");
 
 _Static_assert(sizeof(dm_preconditioning_options) >= 40, "dm_preconditioning_options");
 _Static_assert(offsetof(dm_preconditioning_options, struct_size) == 0, "struct_size");
@@ -606,6 +607,9 @@ _Static_assert(DM_SESSION_DIFFERENTIATE == 3, "value");
 _Static_assert(DM_CONV_AUTO == 0, "value");
 _Static_assert(DM_CONV_DIRECT == 1, "value");
 _Static_assert(DM_CONV_WINOGRAD == 2, "value");
+_Static_assert(DM_PACKING_AUTO == 0, "value");
+_Static_assert(DM_PACKING_KEEP == 1, "value");
+_Static_assert(DM_PACKING_REPEAT == 2, "value");
 _Static_assert(DM_PRECONDITIONING_NONE == 1, "value");
 _Static_assert(DM_PRECONDITIONING_VP == 2, "value");
 _Static_assert(DM_PRECONDITIONING_VE == 3, "value");

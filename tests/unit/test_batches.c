@@ -145,6 +145,80 @@ static void test_large_images(void **state) {
     assert_true(memory[1] < memory[0] + memory[0] / 4);
 }
 
+static dm_session *pack_so(const dm_net *net, int32_t batch, dm_weight_packing packing) {
+    dm_session_options options;
+    dm_session *session;
+    dm_session_options_init(&options, sizeof options);
+    assert_int_equal(options.weight_packing, DM_PACKING_AUTO);
+    options.batch = batch;
+    options.height = options.width = SIDE;
+    options.weight_packing = packing;
+    assert_int_equal(dm_session_create(net, &options, &session), DM_OK);
+    return session;
+}
+
+/* Packing weights again in every pass changes no bit, needs less memory, and sees new weights. */
+static void check_packing(int which, int32_t threads, int32_t batch) {
+    static float kept[MOST * PIXELS], repeated[MOST * PIXELS];
+    dm_context *context = make_context(threads);
+    dm_net *net = make_net(context, which);
+    dm_session *keep = pack_so(net, batch, DM_PACKING_KEEP), *repeat = pack_so(net, batch, DM_PACKING_REPEAT);
+    assert_true(!keep->repack && repeat->repack);
+    for (int pass = 0; pass < 2; pass++) {
+        run(keep, batch, kept, NULL);
+        run(repeat, batch, repeated, NULL);
+        assert_memory_equal(kept, repeated, (size_t)(batch * PIXELS) * sizeof(float));
+        for (int64_t i = 0; i < net->flat_size; i++) net->weights[i] *= 1.25f;
+        dmi_net_touch(net);
+    }
+    if (batch == 1) assert_true(dm_session_memory(repeat) < dm_session_memory(keep));
+    dm_session_destroy(keep);
+    dm_session_destroy(repeat);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+}
+
+/* A large network is packed again where the batch repays it, and then needs less memory. */
+static void check_large_network(void) {
+    static const int32_t wide[] = {8, 512};
+    dm_context *context = make_context(2);
+    dm_unet_options o;
+    dm_net *net;
+    dm_unet_options_init(&o, sizeof o);
+    o.channels = wide;
+    o.num_levels = 2;
+    assert_int_equal(dm_unet_create(context, &o, &net), DM_OK);
+    dm_session *one = pack_so(net, 1, DM_PACKING_AUTO), *many = pack_so(net, 24, DM_PACKING_AUTO);
+    const uint64_t weights = (uint64_t)net->flat_size * sizeof(float);
+    assert_false(one->repack);
+    assert_true(dm_session_memory(one) > 3 * weights);
+    assert_true(many->repack && many->num_lanes == 2);
+    assert_true(many->lanes[0]->chunk >= many->repack_images);
+    assert_true(dm_session_memory(many) < 3 * weights);
+    dm_session_destroy(one);
+    dm_session_destroy(many);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+}
+
+static void test_packing(void **state) {
+    dm_session_options options;
+    dm_session *session;
+    dm_net *net = make_net(NULL, 0);
+    (void)state;
+    check_packing(0, 2, 1);
+    check_packing(1, 2, 9);
+    check_packing(0, 1, 3);
+    check_large_network();
+    dm_session_options_init(&options, sizeof options);
+    options.height = options.width = SIDE;
+    options.weight_packing = DM_PACKING_REPEAT + 1;
+    assert_int_equal(dm_session_create(net, &options, &session), DM_ERROR_INVALID_ARGUMENT);
+    assert_non_null(strstr(dm_last_error(), "options.weight_packing: expected DM_PACKING_AUTO, "));
+    assert_null(session);
+    dm_net_destroy(net);
+}
+
 static void check_training(int which, int32_t threads) {
     static const int64_t counts[] = {1, 3, 5};
     static float out[2][MOST * PIXELS], gradient[2][MOST * PIXELS];
@@ -223,6 +297,7 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_large_images),
-                                       cmocka_unit_test(test_training), cmocka_unit_test(test_pieces)};
+                                       cmocka_unit_test(test_packing), cmocka_unit_test(test_training),
+                                       cmocka_unit_test(test_pieces)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -169,12 +169,13 @@ static void check_fewer(const dm_net *net, int64_t side, dm_dtype storage, dmi_b
     const void *kernels = dmi_kernels_get_f32();
     dmi_plan whole, fewer;
     enum { MOST = 10 };
-    assert_int_equal(
-        dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0, MOST, input, backward, &whole), DM_OK);
+    assert_int_equal(dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0,
+                                     backward != DMI_BACKWARD_NONE, MOST, input, backward, &whole),
+                     DM_OK);
     for (int64_t batch = 1; batch < MOST; batch++) {
-        assert_int_equal(
-            dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0, batch, input, backward, &fewer),
-            DM_OK);
+        assert_int_equal(dmi_plan_create(net, NULL, DM_DTYPE_F32, storage, kernels, 0,
+                                         backward != DMI_BACKWARD_NONE, batch, input, backward, &fewer),
+                         DM_OK);
         for (int32_t n = 0; n < net->num_nodes; n++) {
             const dmi_node_plan *w = &whole.nodes[n], *f = &fewer.nodes[n];
             if (f->scratch_forward_size > w->scratch_forward_size ||

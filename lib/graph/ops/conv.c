@@ -74,9 +74,11 @@ static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     *sizes = (dmi_op_sizes){0};
     sizes->packed = k->conv_pack_size(&conv, DMI_CONV_FORWARD);
     sizes->scratch_forward = k->conv_scratch(&conv, DMI_CONV_FORWARD, workers);
+    if (call->repack) {
+        sizes->scratch_forward += align64(sizes->packed);
+        sizes->packed = 0;
+    }
     if (!train) return;
-    sizes->scratch_forward += align64(sizes->packed);
-    sizes->packed = 0;
     const size_t weight = k->conv_scratch(&conv, DMI_CONV_BACKWARD_WEIGHT, workers);
     const size_t data = k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers) +
                         align64(k->conv_pack_size(&conv, DMI_CONV_BACKWARD_DATA));
@@ -85,14 +87,13 @@ static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     if (sums > sizes->scratch_backward) sizes->scratch_backward = sums;
 }
 
-static void pack(const dmi_call *call, int train) {
+static void pack(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
-    if (!train) k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
+    k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
 }
 
-/* Training changes the weights in every step: they are packed right before they are used, into scratch memory
- * that the layers share, and are still in the cache. */
+/* Into scratch memory that the layers share; the weights are still in the cache when they are used. */
 static void *pack_in_scratch(const dmi_call *call, const dmi_conv *conv, int direction, void **scratch) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     void *packed = call->scratch;

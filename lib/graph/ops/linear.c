@@ -35,10 +35,9 @@ static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     if (train) sizes->scratch_backward = (size_t)(call->batch * conv.out_c) * sizeof(real);
 }
 
-static void pack(const dmi_call *call, int train) {
+static void pack(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
-    (void)train;
     k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
 }
 

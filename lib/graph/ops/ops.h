@@ -41,9 +41,8 @@ static inline void dmi_no_sizes(const dmi_call *call, int train, dmi_op_sizes *s
     (void)train;
     *sizes = (dmi_op_sizes){0};
 }
-static inline void dmi_no_pack(const dmi_call *call, int train) {
+static inline void dmi_no_pack(const dmi_call *call) {
     (void)call;
-    (void)train;
 }
 
 #endif
