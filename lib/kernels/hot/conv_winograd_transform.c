@@ -2,6 +2,8 @@
  * and then over the rows of a tile. */
 #include "kernels/hot/conv_winograd.h"
 
+enum { PATCH_LD = 8 /* pointers in a row of a patch, whole vectors of them */ };
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vf times(double k, vf v) {
@@ -75,7 +77,7 @@ INLINE void input_tile(int high, int wide, int bf16, const void *const *pixel, i
     vf half[POINTS][POINTS];
     for (int j = 0; j < wide + 2; j++) {
         vf d[POINTS], t[POINTS];
-        for (int i = 0; i < high + 2; i++) d[i] = vget(bf16, 1, pixel[i * POINTS + j], c, W);
+        for (int i = 0; i < high + 2; i++) d[i] = vget(bf16, 1, pixel[i * PATCH_LD + j], c, W);
         input_points(high, d, t);
         for (int i = 0; i < POINTS; i++)
             if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
@@ -94,7 +96,7 @@ INLINE void gradient_tile(int high, int wide, int bf16, const void *const *pixel
     vf half[POINTS][4];
     for (int j = 0; j < wide; j++) {
         vf y[4], t[POINTS];
-        for (int i = 0; i < high; i++) y[i] = vget(bf16, 1, pixel[i * POINTS + j], c, W);
+        for (int i = 0; i < high; i++) y[i] = vget(bf16, 1, pixel[i * PATCH_LD + j], c, W);
         gradient_points(high, y, t);
         for (int i = 0; i < POINTS; i++)
             if (high == 4 || i != MINUS_HALF) half[i][j] = t[i];
@@ -193,22 +195,27 @@ static const output_fn output_table[2][2][2][2] = {{SIZES(output_part, ), SIZES(
 /* Pointers to the pixels that a tile reads, `border` more on each side than it has itself. */
 typedef struct patch {
     int32_t rows, columns;
-    const void *pixel[POSITIONS]; /* [i * POINTS + j] */
+    const void *pixel[POINTS * PATCH_LD]; /* [i * PATCH_LD + j] */
 } patch;
 
-/* `zeros` for the pixels outside of [0, h) x [0, w). */
+typedef uintptr_t patch_row __attribute__((vector_size(PATCH_LD * sizeof(uintptr_t))));
+
+/* `zeros` for the pixels outside of [0, h) x [0, w). A row at a time and without branches: what is outside is
+ * masked, of distances from `zeros`. */
 static void find_pixels(const image_map *map, const tile *t, int border, int64_t h, int64_t w,
                         const void *zeros, patch *p) {
+    static const patch_row columns = {0, 1, 2, 3, 4, 5, 6, 7};
+    const int64_t y = t->y - border, x = t->x - border;
+    const uintptr_t zero = (uintptr_t)zeros, pixel = (uintptr_t)(map->ld * stored_bytes(map->bf16));
+    const uintptr_t corner = (uintptr_t)((t->image * map->h + y) * map->w + x);
+    const patch_row inside = (patch_row)(columns + (uintptr_t)x < (uintptr_t)w);
+    patch_row row = columns * pixel + ((uintptr_t)map->data - zero + corner * pixel);
     p->rows = t->high + 2 * border;
     p->columns = t->wide + 2 * border;
-    for (int i = 0; i < p->rows; i++)
-        for (int j = 0; j < p->columns; j++) {
-            const int64_t y = t->y + i - border, x = t->x + j - border;
-            const int inside = y >= 0 && y < h && x >= 0 && x < w;
-            p->pixel[i * POINTS + j] =
-                inside ? stored_at(map->bf16, map->data, ((t->image * map->h + y) * map->w + x) * map->ld)
-                       : zeros;
-        }
+    for (int i = 0; i < p->rows; i++, row += (uintptr_t)map->w * pixel) {
+        const patch_row found = (row & inside & -(uintptr_t)(y + i >= 0 && y + i < h)) + zero;
+        memcpy(p->pixel + i * PATCH_LD, &found, sizeof found);
+    }
 }
 
 /* Asks for the lines of one vector of channels of a patch that will be read: the hardware does not see that
@@ -217,15 +224,15 @@ INLINE void fetch_pixels(int bf16, const patch *p, int64_t c) {
     if (c * stored_bytes(bf16) % DMI_ALIGNMENT != 0) return;
     for (int i = 0; i < p->rows; i++)
         for (int j = 0; j < p->columns; j++)
-            __builtin_prefetch(stored_at(bf16, p->pixel[i * POINTS + j], c), 0);
+            __builtin_prefetch(stored_at(bf16, p->pixel[i * PATCH_LD + j], c), 0);
 }
 
 /* The last, incomplete vector of channels: reals of the pixels, filled up with zeros. */
 static void copy_tails(int bf16, patch *p, int64_t c, int64_t n, real *copies) {
     for (int i = 0; i < p->rows; i++)
         for (int j = 0; j < p->columns; j++, copies += W) {
-            vstore(copies, vget(bf16, 0, p->pixel[i * POINTS + j], c, n));
-            p->pixel[i * POINTS + j] = copies;
+            vstore(copies, vget(bf16, 0, p->pixel[i * PATCH_LD + j], c, n));
+            p->pixel[i * PATCH_LD + j] = copies;
         }
 }
 
