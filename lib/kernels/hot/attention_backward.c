@@ -120,10 +120,10 @@ static void tile(const job *j, const workspace *w, int64_t pair, int64_t q0, int
                      SCORE_LD);
     score_gradients(w, j->g->statistics + 2 * (pair * a->queries + q0), count, n);
     for (int64_t p = 0; p < j->panels_v; p++)
-        conv_reduce(w->p, SCORE_LD, &queries, 1, w->dy_rows + p * count * NR, NR, n,
+        conv_reduce(w->p, SCORE_LD, &queries, 1, w->dy_rows + p * count * NR, NR, n, 0,
                     w->dv + (p * a->keys + k0) * NR);
     for (int64_t p = 0; p < j->panels_k; p++) {
-        conv_reduce(w->ds, SCORE_LD, &queries, 1, w->q_rows + p * count * NR, NR, n,
+        conv_reduce(w->ds, SCORE_LD, &queries, 1, w->q_rows + p * count * NR, NR, n, 0,
                     w->dk + (p * a->keys + k0) * NR);
         conv_product(w->ds, SCORE_LD, count, n, w->key_rows + (p * a->keys + k0) * NR, w->product, NR);
         real *restrict dq = w->dq + (p * a->queries + q0) * NR;

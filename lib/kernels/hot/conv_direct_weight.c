@@ -230,7 +230,7 @@ static void add_runs(const plan *p, const workspace *w, const real *base, int64_
                 if (p->products)
                     conv_reduce_pairs(base + w->tap[t], step, runs, next - r, from, p->ag, out);
                 else
-                    conv_reduce(base + w->tap[t], step, runs, next - r, from, ld_b, p->ag, out);
+                    conv_reduce(base + w->tap[t], step, runs, next - r, from, ld_b, p->ag, 0, out);
             }
         }
         b += count * ld_b;

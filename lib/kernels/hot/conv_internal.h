@@ -200,9 +200,9 @@ typedef struct run {
 
 /* out[m][0..NR) += sum over the pixels p of all runs of a[p][m] * b[p][0..NR), for m < channels (any number);
  * the rows of b are ld_b apart. There is at least one run and none is empty. The sum is formed from zero and
- * then added to out. */
+ * then added to out, or stored when it is the first. */
 void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b, int64_t ld_b,
-                 int64_t channels, real *out);
+                 int64_t channels, int first, real *out);
 /* The same of rows that lie anywhere, a[p][offsets[m]]. */
 void conv_reduce_rows(const real *a, const int64_t *offsets, int64_t step, const run *runs, int64_t num_runs,
                       const real *b, int64_t ld_b, int64_t rows, real *out);

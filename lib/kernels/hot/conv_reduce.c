@@ -18,6 +18,13 @@
     UNROLL_ROWS                                                                                              \
     for (int m = 0; m < M; m++) acc[m][0] = acc[m][1] = vzero();
 
+#define STORE_SUMS(M)                                                                                        \
+    UNROLL_ROWS                                                                                              \
+    for (int m = 0; m < M; m++) {                                                                            \
+        vstore(out + m * NR, acc[m][0]);                                                                     \
+        vstore(out + m * NR + W, acc[m][1]);                                                                 \
+    }
+
 #define ADD_SUMS(M)                                                                                          \
     UNROLL_ROWS                                                                                              \
     for (int m = 0; m < M; m++) {                                                                            \
@@ -28,13 +35,17 @@
 /* Rows are neighbours, or anywhere. */
 #define DEFINE_REDUCE(M)                                                                                     \
     static void reduce_##M(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,    \
-                           int64_t ld_b, real *out) {                                                        \
+                           int64_t ld_b, int first, real *out) {                                             \
         if (num_runs <= 0) __builtin_unreachable();                                                          \
         ZERO_SUMS(M)                                                                                         \
         for (int64_t r = 0; r < num_runs; r++) {                                                             \
             const real *p = a + runs[r].offset;                                                              \
             if (runs[r].count <= 0) __builtin_unreachable();                                                 \
             for (int64_t i = runs[r].count; i > 0; i--, p += step, b += ld_b) ADD_PIXEL(M, p[m])             \
+        }                                                                                                    \
+        if (first) {                                                                                         \
+            STORE_SUMS(M)                                                                                    \
+            return;                                                                                          \
         }                                                                                                    \
         ADD_SUMS(M)                                                                                          \
     }                                                                                                        \
@@ -87,18 +98,18 @@ DEFINE_REDUCE(14)
 #endif
 
 typedef void (*reduce_fn)(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b,
-                          int64_t ld_b, real *out);
+                          int64_t ld_b, int first, real *out);
 typedef void (*reduce_rows_fn)(const real *a, const int64_t *offsets, int64_t step, const run *runs,
                                int64_t num_runs, const real *b, int64_t ld_b, real *out);
 static const reduce_fn reduce_table[MR] = REDUCE_TABLE(reduce);
 static const reduce_rows_fn reduce_rows_table[MR] = REDUCE_TABLE(reduce_rows);
 
 void conv_reduce(const real *a, int64_t step, const run *runs, int64_t num_runs, const real *b, int64_t ld_b,
-                 int64_t channels, real *out) {
+                 int64_t channels, int first, real *out) {
     const int64_t tiles = ceil_div(channels, MR);
     for (int64_t i = 0; i < tiles; i++) {
-        const int64_t first = channels * i / tiles, n = channels * (i + 1) / tiles - first;
-        reduce_table[n - 1](a + first, step, runs, num_runs, b, ld_b, out + first * NR);
+        const int64_t start = channels * i / tiles, n = channels * (i + 1) / tiles - start;
+        reduce_table[n - 1](a + start, step, runs, num_runs, b, ld_b, first, out + start * NR);
     }
 }
 

@@ -168,16 +168,17 @@ static void transform_tiles(const job *j, const workspace *w, int64_t first, int
 static void multiply(const job *j, const workspace *w, int first, int64_t weight, int64_t panel, int64_t a0,
                      int64_t n, real *du) {
     const plan *p = &j->p;
-    if (first) memset(du, 0, (size_t)(n * NR) * sizeof(real));
     for (int64_t position = 0; position < p->positions; position++) {
         int64_t from, to;
         if (weight_of(p->kind, position) != weight) continue;
         position_range(&w->list, p->kind, position, &from, &to);
         const run tiles = {.offset = from * p->a_ld, .count = to - from};
-        if (from < to)
-            conv_reduce(w->v + position * p->v_stride + a0, p->a_ld, &tiles, 1,
-                        w->m + position * p->m_stride + (panel * p->tiles + from) * NR, NR, n, du);
+        if (from == to) continue;
+        conv_reduce(w->v + position * p->v_stride + a0, p->a_ld, &tiles, 1,
+                    w->m + position * p->m_stride + (panel * p->tiles + from) * NR, NR, n, first, du);
+        first = 0;
     }
+    if (first) memset(du, 0, (size_t)(n * NR) * sizeof(real));
 }
 
 /* That of all channels of a and the panels [p0, p1). */
