@@ -16,7 +16,7 @@ enum {
     LANE_WEIGHTS = 5,
     LANE_IMAGES = 4
 };
-enum { ADD_BLOCK = 16384 /* gradients that one task adds up */ };
+enum { ADD_BLOCK = 4096 /* gradients that one task adds up: its sums stay in a first-level cache */ };
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -139,6 +139,7 @@ dm_status dmi_lanes_allocate(dm_session *s) {
     if (s->num_slots > 0) {
         s->slots = dmi_alloc_array(s->context, (size_t)(s->num_slots * s->net->flat_size), sizeof(float));
         if (s->slots == NULL) return DM_ERROR_OUT_OF_MEMORY;
+        dmi_lanes_drop(s);
     }
     for (int32_t i = 0; i < s->num_lanes; i++) {
         dm_session *lane = s->lanes[i];
@@ -204,7 +205,6 @@ void dmi_lanes_begin(dm_session *s, dm_session *lane, int64_t piece) {
     const dm_net *net = s->net;
     if (s->num_slots == 0) return;
     float *slot = s->slots + piece % s->num_slots * net->flat_size;
-    memset(slot, 0, (size_t)net->flat_size * sizeof *slot);
     for (int32_t n = 0; n < net->num_nodes; n++)
         for (int i = 0; i < DMI_NODE_PARAMS; i++)
             if (net->nodes[n].params[i] >= 0)
@@ -216,6 +216,7 @@ typedef struct add_job {
     int64_t count;
 } add_job;
 
+/* Clears what it adds for the next time, as that is in the cache. */
 static void add_task(void *arg, int64_t block, int32_t worker) {
     const add_job *j = arg;
     const int64_t size = j->session->net->flat_size, first = block * ADD_BLOCK;
@@ -223,12 +224,17 @@ static void add_task(void *arg, int64_t block, int32_t worker) {
     float *sum = j->session->gradients;
     (void)worker;
     for (int64_t slot = 0; slot < j->count; slot++) {
-        const float *from = j->session->slots + slot * size;
+        float *from = j->session->slots + slot * size;
         for (int64_t i = first; i < end; i++) sum[i] += from[i];
+        memset(from + first, 0, (size_t)(end - first) * sizeof *from);
     }
 }
 
 void dmi_lanes_add(dm_session *s, int64_t count) {
     add_job j = {s, count};
     if (s->num_slots > 0) dmi_parallel(s->context, ceil_div(s->net->flat_size, ADD_BLOCK), add_task, &j);
+}
+
+void dmi_lanes_drop(dm_session *s) {
+    if (s->num_slots > 0) memset(s->slots, 0, (size_t)(s->num_slots * s->net->flat_size) * sizeof(float));
 }

@@ -30,7 +30,7 @@ struct dm_session {
     int32_t num_lanes;         /* 0, or the number of workers */
     dm_session **lanes;
     int64_t pieces; /* of a batch of training */
-    float *slots;   /* [num_slots][flat_size], TRAIN: gradients of pieces before they are added up */
+    float *slots;   /* [num_slots][flat_size], TRAIN: gradients of pieces before they are added up, then 0 */
     int64_t num_slots;
 };
 
@@ -79,10 +79,12 @@ void dmi_lanes_forward(dm_session *session, const dm_tensor *x, const dm_tensor 
                        dm_tensor *out);
 /* The session that worker's pieces of training run in: a lane, or the session itself. */
 dm_session *dmi_lane_of(dm_session *session, int32_t worker);
-/* The gradients of the piece start at zero, in a slot of their own when there are several pieces. */
+/* The gradients of the piece go to a slot of their own, which is zero, when there are several pieces. */
 void dmi_lanes_begin(dm_session *session, dm_session *lane, int64_t piece);
-/* Adds the slots of `count` pieces to the session's gradients. */
+/* Adds the slots of `count` pieces to the session's gradients, and clears them. */
 void dmi_lanes_add(dm_session *session, int64_t count);
+/* Clears all slots, of pieces that will not be added. */
+void dmi_lanes_drop(dm_session *session);
 
 /* exec.c: the two loops. */
 void dmi_exec_pack(dm_session *session);

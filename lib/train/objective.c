@@ -404,7 +404,10 @@ dm_status dmi_objective_run(dm_trainer *trainer, const dm_tensor *x0, const dm_t
     if (s->num_lanes > 0) dmi_parallel(trainer->context, s->pieces, run_task, &run);
     for (int64_t i = 0; i < s->pieces; i++) {
         if (s->num_lanes == 0) run_task(&run, i, 0);
-        if (results[i].status != DM_OK) return dmi_fail(results[i].status, "%s", results[i].message);
+        if (results[i].status != DM_OK) {
+            dmi_lanes_drop(s);
+            return dmi_fail(results[i].status, "%s", results[i].message);
+        }
         if (scale != 0.0 && s->num_lanes == 0) dmi_lanes_add(s, 1);
         sum += results[i].loss;
     }
