@@ -13,7 +13,11 @@
 enum {
     CHUNK_BYTES = 12 * 1024 * 1024,
     MIN_TILES = 64,
-    MAX_TILES = 128, /* of which a register tile's lines fit in a first-level cache */
+    MAX_TILES = 128,              /* of which a register tile's lines fit in a first-level cache */
+    SMALL_DU_BYTES = 1200 * 1024, /* added to once more costs less than a chunk outside of the cache */
+    SMALL_CHUNK_BYTES = 1024 * 1024,
+    SMALL_MIN_TILES = 32,
+    SMALL_MAX_TILES = 64,
     PIECE = 4 /* tiles */,
     FINISH_CHANNELS = 64,
     FEW_TILES = 48, /* whose transforms stay in a second-level cache */
@@ -83,7 +87,10 @@ static plan chunk_plan(const dmi_conv *c, int even, int32_t workers) {
     plan p = start_plan(c);
     if (workers <= SPLIT_WORKERS && (p.panels % workers == 0 || p.panels >= workers * EVEN_PANELS))
         p.parts = workers;
-    p.tiles = tiles_of(&p, CHUNK_BYTES, MIN_TILES, MAX_TILES);
+    if (WEIGHTS * p.du_stride * (int64_t)sizeof(real) <= SMALL_DU_BYTES)
+        p.tiles = tiles_of(&p, SMALL_CHUNK_BYTES, SMALL_MIN_TILES, SMALL_MAX_TILES);
+    else
+        p.tiles = tiles_of(&p, CHUNK_BYTES, MIN_TILES, MAX_TILES);
     if (even) p.tiles = ceil_div(p.total, ceil_div(p.total, p.tiles));
     p.panel_parts = imin(p.panels, ceil_div(WANTED_PRODUCTS, WEIGHTS));
     set_strides(&p);
