@@ -15,7 +15,7 @@ enum {
     MIN_TILES = 64,
     MAX_TILES = 128,              /* of which a register tile's lines fit in a first-level cache */
     SMALL_DU_BYTES = 1200 * 1024, /* added to once more costs less than a chunk outside of the cache */
-    SMALL_CHUNK_BYTES = 1024 * 1024,
+    SMALL_CHUNK_BYTES = 640 * 1024,
     SMALL_MIN_TILES = 32,
     SMALL_MAX_TILES = 64,
     PIECE = 4 /* tiles */,
