@@ -51,16 +51,19 @@ typedef struct match {
     name_list missing, extra, shapes, types;
 } match;
 
-/* Tensor of that parameter under its own name or its second, -1: none. */
+/* -1: none. */
 static int32_t find_tensor(const match *m, const char *param) {
-    char name[NAME_SIZE], alias[NAME_SIZE];
+    char name[NAME_SIZE];
     const char *prefix = m->names->prefix != NULL ? m->names->prefix : "";
     if ((size_t)snprintf(name, sizeof name, "%s%s", prefix, param) >= sizeof name) return -1;
-    int32_t found = dmi_weights_find(m->weights, name);
-    if (found < 0 && m->names->alias != NULL && m->names->alias(param, alias, sizeof alias) &&
-        (size_t)snprintf(name, sizeof name, "%s%s", prefix, alias) < sizeof name)
-        found = dmi_weights_find(m->weights, name);
-    return found;
+    return dmi_weights_find(m->weights, name);
+}
+
+/* Tensor under the second name of that parameter, -1: none. */
+static int32_t find_second(const match *m, const char *param) {
+    char alias[NAME_SIZE];
+    const int has_second = m->names->alias != NULL && m->names->alias(param, alias, sizeof alias);
+    return has_second ? find_tensor(m, alias) : -1;
 }
 
 static void check_layout(match *m, const dmi_param *param, int32_t index) {
@@ -86,10 +89,12 @@ static int is_ignored(const dmi_weight_names *names, const char *name) {
     return 0;
 }
 
-static void match_names(match *m) {
+static void match_params(match *m) {
     for (int32_t i = 0; i < m->net->num_params; i++) {
         const dmi_param *param = &m->net->params[i];
-        const int32_t found = m->tensor_of[i] = find_tensor(m, param->name);
+        int32_t found = find_tensor(m, param->name);
+        if (found < 0) found = find_second(m, param->name);
+        m->tensor_of[i] = found;
         if (found < 0) {
             list_add(&m->missing, "%s", param->name);
         } else {
@@ -97,10 +102,53 @@ static void match_names(match *m) {
             check_layout(m, param, found);
         }
     }
+}
+
+static int has_shape(const match *m, int32_t index, const dm_tensor *like) {
+    const dm_tensor *layout = dmi_weights_layout(m->weights, index);
+    return layout != NULL && layout->rank == like->rank &&
+           memcmp(layout->shape, like->shape, (size_t)like->rank * sizeof *like->shape) == 0;
+}
+
+/* Whether two tensors have the parameter's shape and the same numbers. */
+static dm_status compare(const match *m, const dmi_param *param, const int32_t *indices, char *same) {
+    const dm_tensor *like = &param->view;
+    const size_t count = (size_t)param->numel;
+    *same = 0;
+    if (!has_shape(m, indices[0], like) || !has_shape(m, indices[1], like)) return DM_OK;
+    float *numbers = dmi_alloc_array(m->net->context, 2 * count, sizeof *numbers);
+    if (numbers == NULL) return DM_ERROR_OUT_OF_MEMORY;
+    dm_status status = DM_OK;
+    for (int i = 0; i < 2 && status == DM_OK; i++) {
+        dm_tensor view;
+        dmi_tensor_view(&view, numbers + (size_t)i * count, DM_DTYPE_F32, like->rank, like->shape);
+        status = dmi_weights_read(m->weights, indices[i], &view);
+    }
+    *same = status == DM_OK && memcmp(numbers, numbers + count, count * sizeof *numbers) == 0;
+    dmi_free(m->net->context, numbers);
+    return status;
+}
+
+/* A parameter that a module shares is in its state_dict once under each name. */
+static dm_status match_second_names(match *m) {
+    for (int32_t i = 0; i < m->net->num_params; i++) {
+        const dmi_param *param = &m->net->params[i];
+        const int32_t both[] = {m->tensor_of[i], find_second(m, param->name)};
+        if (both[0] < 0 || both[1] < 0 || both[0] == both[1]) continue;
+        const dm_status status = compare(m, param, both, &m->is_param[both[1]]);
+        if (status != DM_OK) return status;
+    }
+    return DM_OK;
+}
+
+static dm_status match_names(match *m) {
+    match_params(m);
+    const dm_status status = match_second_names(m);
     for (int32_t i = 0; i < dmi_weights_count(m->weights); i++) {
         const char *name = dmi_weights_name(m->weights, i);
         if (!m->is_param[i] && !is_ignored(m->names, name)) list_add(&m->extra, "%s", name);
     }
+    return status;
 }
 
 static dm_status report(match *m, const char *source) {
@@ -134,7 +182,7 @@ dm_status dmi_net_read_weights(dm_net *net, const dmi_weights *weights, const ch
         status = DM_ERROR_OUT_OF_MEMORY;
         goto done;
     }
-    match_names(&m);
+    DM_TRY(match_names(&m));
     DM_TRY(report(&m, source));
     dmi_parallel(net->context, net->num_params, read_param, &m);
     dmi_net_touch(net);

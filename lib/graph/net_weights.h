@@ -10,7 +10,8 @@ typedef struct dmi_weight_names {
     const char *prefix;         /* that all parameters' tensors have, NULL: none */
     const char *const *ignored; /* [num_ignored] beginnings of names that are no parameters of this network */
     int32_t num_ignored;
-    /* A second spelling of a parameter, in `alias`, of `size` bytes; 0: there is none. May be NULL. */
+    /* A second spelling of a parameter, in `alias`, of `size` bytes; 0: there is none. May be NULL. A tensor
+     * beside the one of the first spelling is no other parameter if it has the same numbers. */
     int (*alias)(const char *name, char *alias, size_t size);
 } dmi_weight_names;
 

@@ -34,10 +34,14 @@ dm_status dmi_pretrained_names(const char *variant, dmi_pretrained_files *files)
 
 /* ---- a directory of diffusers ---- */
 
-/* Attention layers have other names in old files. */
-static int old_attention_name(const char *name, char *alias, size_t size) {
+/* Attention layers and the frequencies of t have other names in old files. */
+static int old_name(const char *name, char *alias, size_t size) {
     static const char *const pairs[][2] = {
         {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
+    if (strcmp(name, "time_proj.weight") == 0) {
+        const int length = snprintf(alias, size, "time_proj.W");
+        return length > 0 && (size_t)length < size;
+    }
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const char *at = strstr(name, pairs[i][0]);
         if (at == NULL || strstr(name, "attentions.") == NULL) continue;
@@ -84,7 +88,7 @@ static const struct {
                       dm_net **out);
     int (*alias)(const char *name, char *alias, size_t size);
 } classes[] = {
-    {"UNet2DModel", load_unet2d, old_attention_name},
+    {"UNet2DModel", load_unet2d, old_name},
 };
 enum { NUM_CLASSES = sizeof classes / sizeof *classes };
 

@@ -264,11 +264,42 @@ static void test_prefix_and_alias(void **state) {
     dm_net_destroy(net);
 }
 
+/* A shared parameter is in a state_dict once under each name. */
+static void test_both_names(void **state) {
+    (void)state;
+    static const char *const names[] = {"net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias",
+                                        "old.bias"};
+    static const dmi_weight_names second = {.alias = second_name};
+    const char *path = in_directory("net.safetensors");
+    dm_net *net = make_net();
+    dm_tensor *other = make(DM_DTYPE_F32, dm_tensor_size(dm_net_param(net, 1), 0), 0, 1.5);
+    const dm_tensor *tensors[5] = {[4] = other};
+    for (int32_t i = 0; i < 4; i++) tensors[i] = dm_net_param(net, i);
+    for (int same = 0; same < 2; same++) {
+        dmi_weights *weights;
+        if (same) tensors[1] = other;
+        assert_ok(dm_safetensors_save(NULL, path, 5, names, tensors, 0, NULL, NULL));
+        assert_ok(dmi_weights_open(dmi_context(NULL), path, &weights));
+        const dm_status status = dmi_net_read_weights(net, weights, "file", &second);
+        if (!same) {
+            assert_fails(status, DM_ERROR_FORMAT);
+            assert_string_equal(dm_last_error(), "file: tensors: 1 not of this network: old.bias");
+        } else {
+            assert_ok(status);
+            assert_true(*(const float *)dm_tensor_const_data(dm_net_param(net, 1)) == 1.5f);
+        }
+        dmi_weights_close(weights);
+    }
+    dm_tensor_destroy(other);
+    dm_net_destroy(net);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_index),         cmocka_unit_test(test_index_refuses),
         cmocka_unit_test(test_read_weights),  cmocka_unit_test(test_messages),
         cmocka_unit_test(test_long_messages), cmocka_unit_test(test_prefix_and_alias),
+        cmocka_unit_test(test_both_names),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

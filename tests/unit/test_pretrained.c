@@ -278,6 +278,29 @@ static void test_old_names(void **state) {
     dm_net_destroy(back);
 }
 
+/* So are the frequencies of t. */
+static void test_old_frequencies(void **state) {
+    (void)state;
+    dm_unet2d_options o = small_options();
+    o.time_embedding_type = DM_UNET2D_TIME_FOURIER;
+    dm_net *net = create(&o), *back;
+    const char *names[300];
+    const dm_tensor *tensors[300];
+    const int32_t index = dm_net_find_param(net, "time_proj.weight");
+    assert_ok(dm_unet_save_pretrained(net, place, NULL));
+    assert_true(index >= 0 && net->num_params < 300);
+    for (int32_t i = 0; i < net->num_params; i++) {
+        tensors[i] = &net->params[i].view;
+        names[i] = i == index ? "time_proj.W" : net->params[i].name;
+    }
+    assert_ok(dm_safetensors_save(NULL, in_place("diffusion_pytorch_model.safetensors"), net->num_params,
+                                  names, tensors, 0, NULL, NULL));
+    assert_ok(load(place, &back));
+    assert_same(net, back);
+    dm_net_destroy(net);
+    dm_net_destroy(back);
+}
+
 /* ---- config.json ---- */
 
 #define CONFIG(rest)                                                                                         \
@@ -635,6 +658,7 @@ int main(void) {
         TEST(test_files),
         TEST(test_other_places),
         TEST(test_old_names),
+        TEST(test_old_frequencies),
         TEST(test_defaults),
         TEST(test_config_refuses),
         TEST(test_directory_refuses),
