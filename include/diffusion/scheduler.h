@@ -196,7 +196,8 @@ typedef struct dm_scheduler_options {
 DM_API void dm_scheduler_options_init(dm_scheduler_options *options, uint32_t struct_size);
 
 /** Creates a scheduler: betas by the formula of the options, alpha_bar[t] = (1 - beta[0]) ... (1 - beta[t]),
- *  and the timesteps T-1, ..., 1, 0 until dm_scheduler_set_timesteps() chooses fewer.
+ *  and the timesteps T-1, ..., 1, 0 until dm_scheduler_set_timesteps() chooses fewer; fewer at once where
+ *  sigmas of a zero terminal SNR do not fall.
  *
  *  The formulas, k = 0..T-1 (u = k / (T - 1), 0 for T = 1):
  *  - lecture cosine: f(k) = cos^2((k/T + s) / (1 + s) * pi/2), beta = 1 - f(k+1) / f(k) clipped to [beta_min,

@@ -115,7 +115,7 @@ static int32_t apply_schedule(const dm_scheduler *scheduler, double highest, dou
     if (options->sigma_schedule == DM_SIGMAS_LOG_TIMESTEPS) return log_timesteps(scheduler, count, points);
     if (options->sigma_max > 0) highest = options->sigma_max;
     if (options->sigma_min > 0) lowest = options->sigma_min;
-    if (!(highest > lowest)) {
+    if (count > 1 && !(highest > lowest)) {
         dmi_fail(DM_ERROR_INVALID_ARGUMENT,
                  "options.sigma_min: expected less than the highest sigma %g, got %g", highest, lowest);
         return -1;

@@ -99,16 +99,22 @@ static int32_t most_steps(const dm_scheduler *scheduler) {
     return grid == dmi_grid_lambdas && num_train > 1 ? num_train - 1 : num_train;
 }
 
-/* All noise levels of the training, whatever the options say of shorter runs. */
+/* All noise levels of the training, whatever the options say of shorter runs; fewer where they do not fall:
+ * the finite sigma that stands for a zero terminal SNR may lie below the next one. */
 dm_status dmi_scheduler_set_default_run(dm_scheduler *scheduler) {
     const dm_scheduler_options asked = scheduler->options;
-    const int32_t steps = most_steps(scheduler);
+    const int is_noise_at_last = !(scheduler->alpha_bars[asked.num_train_timesteps - 1] > 0);
+    int32_t steps = most_steps(scheduler);
     dm_status status = dmi_algorithm_check(&asked);
     if (status != DM_OK) return status;
     scheduler->options.steps_offset = 0;
     scheduler->options.lambda_min_clipped = 0;
     if (steps == asked.num_train_timesteps - 1) scheduler->options.timestep_spacing = DM_SPACING_LINSPACE;
     status = set_run(scheduler, steps, NULL);
+    while (status == DM_ERROR_INVALID_ARGUMENT && is_noise_at_last && steps > 1) {
+        steps /= 2;
+        status = set_run(scheduler, steps, NULL);
+    }
     scheduler->options = asked;
     return status;
 }

@@ -200,6 +200,44 @@ static void test_options(void **state) {
     dm_scheduler_destroy(s);
 }
 
+/* The last sigma of a zero terminal SNR is finite: 4096, less than its neighbour's here. */
+static void test_zero_snr_in_sigma(void **state) {
+    (void)state;
+    static const dm_sampler_type samplers[] = {DM_SAMPLER_EULER, DM_SAMPLER_EULER_A, DM_SAMPLER_DPMPP_2M,
+                                               DM_SAMPLER_UNIPC};
+    dm_scheduler_options options;
+    dm_scheduler_options_init(&options, sizeof options);
+    options.beta_schedule = DM_BETA_SCHEDULE_LINEAR;
+    options.prediction_type = DM_PREDICTION_V;
+    options.timestep_spacing = DM_SPACING_LINSPACE;
+    options.rescale_betas_zero_snr = 1;
+    for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++) {
+        options.sampler = samplers[i];
+        dm_scheduler *s = make(&options);
+        assert_in_range(dm_scheduler_num_timesteps(s), 200, 500);
+        assert_fails(dm_scheduler_set_timesteps(s, 999), DM_ERROR_INVALID_ARGUMENT,
+                     "no distinct noise levels");
+        assert_int_equal(dm_scheduler_set_timesteps(s, 25), DM_OK);
+        assert_int_equal(dm_scheduler_timestep(s, 0), 999);
+        assert_true(fabs(dm_scheduler_sigma(s, 0) - 4096) < 1);
+        dm_scheduler_destroy(s);
+    }
+}
+
+/* One step has one noise level, whatever lies between. */
+static void test_one_step_of_a_schedule(void **state) {
+    (void)state;
+    dm_scheduler_options options = defaults();
+    options.sampler = DM_SAMPLER_EULER;
+    options.sigma_schedule = DM_SIGMAS_KARRAS;
+    options.timestep_spacing = DM_SPACING_TRAILING;
+    dm_scheduler *s = make(&options);
+    assert_int_equal(dm_scheduler_set_timesteps(s, 1), DM_OK);
+    assert_int_equal(dm_scheduler_timestep(s, 0), dm_scheduler_num_train_timesteps(s) - 1);
+    assert_true(dm_scheduler_sigma(s, 0) > 1 && dm_scheduler_sigma(s, 1) == 0);
+    dm_scheduler_destroy(s);
+}
+
 /* ---- dynamic thresholding ---- */
 
 static int ascending(const void *a, const void *b) {
@@ -303,6 +341,8 @@ int main(void) {
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_restart_repeats_the_run),
         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_zero_snr_in_sigma),
+        cmocka_unit_test(test_one_step_of_a_schedule),
         cmocka_unit_test(test_thresholding),
         cmocka_unit_test(test_beta_quantile),
         cmocka_unit_test(test_sigmas_and_timesteps),
