@@ -17,7 +17,7 @@
 
 #include "args.h"
 #include "common.h"
-#include "process.h"
+#include "model.h"
 
 static const char about[] =
     "Converts a network: a directory of diffusers, weights of guided-diffusion or a file of this\n"
@@ -71,7 +71,7 @@ static dm_net *load(dm_context *context) {
 /* Height of the images that a checkpoint was trained on, 0: not square, or not told. */
 static int32_t size_of(dm_context *context) {
     dm_safetensors *file;
-    if (is_directory(o.from)) return 0;
+    if (is_directory(o.from)) return model_sample_size(o.from);
     check(dm_safetensors_open(context, o.from, &file));
     const char *height = dm_safetensors_get_metadata(file, "options.height");
     const char *width = dm_safetensors_get_metadata(file, "options.width");

@@ -11,7 +11,6 @@ static int32_t read_size(const dm_safetensors *file, const char *key) {
     return (int32_t)value;
 }
 
-/* "sample_size" of a config.json, 0: it says nothing. */
 static int32_t sample_size(const char *config) {
     char text[65536];
     FILE *file = fopen(config, "r");
@@ -26,10 +25,14 @@ static int32_t sample_size(const char *config) {
     return size > 0 && size <= 65535 ? (int32_t)size : 0;
 }
 
+int32_t model_sample_size(const char *directory) {
+    const int32_t size = sample_size(path_in(directory, "config.json").text);
+    return size > 0 ? size : sample_size(path_in(directory, "unet/config.json").text);
+}
+
 static void load_directory(dm_context *context, const char *directory, model *out) {
     check(dm_unet_load_pretrained(context, directory, NULL, &out->net));
-    int32_t size = sample_size(path_in(directory, "config.json").text);
-    if (size == 0) size = sample_size(path_in(directory, "unet/config.json").text);
+    const int32_t size = model_sample_size(directory);
     out->height = out->width = size > 0 ? size : 32;
     out->num_classes = dm_net_num_classes(out->net);
 }

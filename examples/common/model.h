@@ -17,5 +17,7 @@ typedef struct model {
  * averaged weights when the file has them. */
 void model_load(dm_context *context, const char *path, bool use_ema, model *out);
 void model_free(model *m);
+/* "sample_size" of the config.json in a directory of diffusers, or in its folder unet; 0: it says nothing. */
+int32_t model_sample_size(const char *directory);
 
 #endif

@@ -30,6 +30,8 @@ sample --pretrained there --sampler dpmpp_2m --spacing leading --out b
 ! cmp -s a/samples.png b/samples.png || die "a lost scheduler_config.json changed nothing"
 
 # 16 bits, several files, another class of scheduler
+run convert --from there --to copy
+cmp there/config.json copy/config.json || die "a directory's copy has another config.json"
 run convert --from model/ddpm.safetensors --to half --dtype bf16 --shard 1 --sampler unipc
 grep -q UniPCMultistepScheduler half/scheduler_config.json || die "another scheduler than UniPC's"
 sample --pretrained half --out d
