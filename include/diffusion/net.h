@@ -166,8 +166,7 @@ typedef int32_t dm_weight_packing;
     0 /**< DM_PACKING_REPEAT for networks with more than 128 MiB of packed weights, when the session's batch \
          has pixels enough to repay it; else DM_PACKING_KEEP */
 #define DM_PACKING_KEEP                                                                                      \
-    1 /**< packed once, by the first pass after the weights have changed: the shortest time for few images   \
-       */
+    1 /**< packed once, by the first pass after a change of the weights: the fastest for few images */
 #define DM_PACKING_REPEAT                                                                                    \
     2 /**< packed layer by layer in every pass, into memory that the layers share: several times less memory \
          for large networks */

@@ -189,13 +189,16 @@ static void check_large_network(void) {
     o.num_levels = 2;
     assert_int_equal(dm_unet_create(context, &o, &net), DM_OK);
     dm_session *one = pack_so(net, 1, DM_PACKING_AUTO), *many = pack_so(net, 24, DM_PACKING_AUTO);
+    dm_session *some = pack_so(net, 8, DM_PACKING_AUTO); /* too few for a piece a thread */
     const uint64_t weights = (uint64_t)net->flat_size * sizeof(float);
     assert_false(one->repack);
     assert_true(dm_session_memory(one) > 3 * weights);
     assert_true(many->repack && many->num_lanes == 2);
     assert_true(many->lanes[0]->chunk >= many->repack_images);
+    assert_true(some->repack && some->num_lanes == 0 && some->chunk == 8);
     assert_true(dm_session_memory(many) < 3 * weights);
     dm_session_destroy(one);
+    dm_session_destroy(some);
     dm_session_destroy(many);
     dm_net_destroy(net);
     dm_context_destroy(context);

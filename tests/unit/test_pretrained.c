@@ -244,13 +244,23 @@ static void test_other_places(void **state) {
     dm_net_destroy(net);
 }
 
+/* The saved network with its tensors under these names is the same. */
+static void check_names(const dm_net *net, const char *const *names, const dm_tensor *const *tensors) {
+    dm_net *back;
+    assert_ok(dm_safetensors_save(NULL, in_place("diffusion_pytorch_model.safetensors"), net->num_params,
+                                  names, tensors, 0, NULL, NULL));
+    assert_ok(load(place, &back));
+    assert_same(net, back);
+    dm_net_destroy(back);
+}
+
 /* Attention's older names. */
 static void test_old_names(void **state) {
     (void)state;
     static const char *const pairs[][2] = {
         {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
     const dm_unet2d_options o = small_options();
-    dm_net *net = create(&o), *back;
+    dm_net *net = create(&o);
     const char *names[300];
     static char old[300][128];
     const dm_tensor *tensors[300];
@@ -270,12 +280,8 @@ static void test_old_names(void **state) {
         }
     }
     assert_true(renamed >= 16);
-    assert_ok(dm_safetensors_save(NULL, in_place("diffusion_pytorch_model.safetensors"), net->num_params,
-                                  names, tensors, 0, NULL, NULL));
-    assert_ok(load(place, &back));
-    assert_same(net, back);
+    check_names(net, names, tensors);
     dm_net_destroy(net);
-    dm_net_destroy(back);
 }
 
 /* So are the frequencies of t. */
@@ -283,7 +289,7 @@ static void test_old_frequencies(void **state) {
     (void)state;
     dm_unet2d_options o = small_options();
     o.time_embedding_type = DM_UNET2D_TIME_FOURIER;
-    dm_net *net = create(&o), *back;
+    dm_net *net = create(&o);
     const char *names[300];
     const dm_tensor *tensors[300];
     const int32_t index = dm_net_find_param(net, "time_proj.weight");
@@ -293,12 +299,8 @@ static void test_old_frequencies(void **state) {
         tensors[i] = &net->params[i].view;
         names[i] = i == index ? "time_proj.W" : net->params[i].name;
     }
-    assert_ok(dm_safetensors_save(NULL, in_place("diffusion_pytorch_model.safetensors"), net->num_params,
-                                  names, tensors, 0, NULL, NULL));
-    assert_ok(load(place, &back));
-    assert_same(net, back);
+    check_names(net, names, tensors);
     dm_net_destroy(net);
-    dm_net_destroy(back);
 }
 
 /* ---- config.json ---- */

@@ -167,7 +167,7 @@ static void run_panels(const job *j, const workspace *w, const void *base, int64
                  .dst_bf16 = g->dst_bf16};
     if (e && e->image_bias && !g->flat) to.image_bias = e->image_bias + image * e->image_bias_ld;
     for (int64_t p = p0; p < p1; p++) {
-        /* rows of a matrix product come from far away the first time; a tile has MR lines a LINE of channels
+        /* a matrix product's rows come from far away the first time: MR lines for a tile's LINE of channels
          */
         from.ahead = g->flat && !j->p.copy && p == p0 ? DMI_ALIGNMENT : 0;
         const void *panel = stored_at(g->products, packed, p * taps * g->src_cg * NR);

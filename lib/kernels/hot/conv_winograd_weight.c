@@ -250,7 +250,7 @@ static job job_of_panels(const job *whole, int64_t begin, int64_t end) {
     const int64_t channels = begin * NR;
     job j = *whole;
     j.p = plan_panels(p, begin, end);
-    j.b.data = (const char *)whole->b.data + channels * (whole->b.bf16 ? 2 : (int64_t)sizeof(real));
+    j.b.data = stored_at(whole->b.bf16, whole->b.data, channels);
     j.dw = whole->dw + channels * p->a_c * 9;
     return j;
 }
