@@ -74,6 +74,9 @@ enum { DMI_ISA_BASE = 0, DMI_ISA_AVX2 = 1, DMI_ISA_AVX512 = 2 };
 int dmi_cpu_isa(void);
 /* 1: besides AVX-512 the machine has AVX512_BF16, and DM_ISA caps nothing. */
 int dmi_cpu_has_bf16(void);
+/* 1: besides that the machine has AMX_BF16, and the system lets this process use it, which the first call
+ * asks for. */
+int dmi_cpu_has_amx(void);
 const char *dmi_cpu_isa_name(int isa);
 /* What DM_ISA holds when that is none of its words and therefore caps nothing, else NULL. */
 const char *dmi_cpu_isa_unknown(void);

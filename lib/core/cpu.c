@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 #include "core/context_impl.h"
 
@@ -66,6 +70,32 @@ int dmi_cpu_has_bf16(void) {
 #else
     return 0;
 #endif
+}
+
+#if defined(__x86_64__) && defined(__linux__)
+/* Tiles are 8 KiB of a thread's state, which Linux saves for processes that have asked for it. */
+static int detect_amx(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    const unsigned tile = 1U << 24, bf16 = 1U << 22;
+    unsigned a, b, c, d;
+    if (!dmi_cpu_has_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if ((d & tile) == 0 || (d & bf16) == 0) return 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#else
+static int detect_amx(void) {
+    return 0;
+}
+#endif
+
+int dmi_cpu_has_amx(void) {
+    static _Atomic int cached = -1;
+    int has = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (has < 0) {
+        has = detect_amx();
+        atomic_store_explicit(&cached, has, memory_order_relaxed);
+    }
+    return has;
 }
 
 const char *dmi_cpu_isa_name(int isa) {

@@ -63,6 +63,7 @@ static void fill_call(const planner *p, int32_t index, dmi_call *call) {
                        .repack = p->repack,
                        .bf16 = dmi_plan_bf16(p->net, p->plan, index),
                        .bf16_products = p->plan->bf16_products,
+                       .split_products = p->plan->split_products,
                        .out_shape = p->plan->nodes[index].shape};
     for (int i = 0; i < DMI_NODE_INPUTS; i++)
         if (node->inputs[i] >= 0) call->in_shape[i] = p->plan->nodes[node->inputs[i]].shape;
@@ -360,6 +361,7 @@ dm_status dmi_plan_create(const dm_net *net, dm_context *workers, dm_dtype dtype
                  .parameters = backward == DMI_BACKWARD_ALL};
     dm_status status = DM_OK;
     *plan = (dmi_plan){.bf16_products = storage == DM_DTYPE_BF16 && dmi_cpu_has_bf16()};
+    if (dmi_cpu_has_amx()) plan->split_products = p.train ? DMI_SPLIT_GRADIENTS : DMI_SPLIT_ALL;
     plan->nodes = dmi_calloc(net->context, (size_t)net->num_nodes * sizeof *plan->nodes);
     p.intervals = dmi_alloc_array(net->context, (size_t)net->num_nodes * 7, sizeof *p.intervals);
     p.gradient_interval = dmi_alloc_array(net->context, (size_t)net->num_nodes, sizeof *p.gradient_interval);

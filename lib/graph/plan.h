@@ -45,7 +45,7 @@ typedef enum dmi_backward { DMI_BACKWARD_NONE, DMI_BACKWARD_ALL, DMI_BACKWARD_IN
 typedef struct dmi_plan {
     dmi_node_plan *nodes; /* [num_nodes] */
     size_t arena_size, packed_size;
-    int32_t bf16_products; /* as in dmi_call */
+    int32_t bf16_products, split_products; /* as in dmi_call */
 } dmi_plan;
 
 /* workers: the context that the kernels will run with. dtype: of reals; storage: BF16: values are stored so

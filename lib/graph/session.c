@@ -157,6 +157,7 @@ void dmi_session_connect(dm_session *s) {
                            .out_shape = np->shape,
                            .bf16 = dmi_plan_bf16(net, &s->plan, n),
                            .bf16_products = s->plan.bf16_products,
+                           .split_products = s->plan.split_products,
                            .out_ld = s->plan.nodes[np->home].shape.c,
                            .out = at(s->arena, np->value),
                            .saved = at(s->arena, np->saved),

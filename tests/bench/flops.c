@@ -41,6 +41,7 @@ int bench_geometry(const dm_session *session, int32_t n, dmi_conv *conv) {
     conv->algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm;
     conv->bf16 = call->bf16 & (DMI_BF16_IN0 | DMI_BF16_OUT);
     conv->bf16_products = call->bf16_products;
+    conv->split_products = call->split_products;
     return 1;
 }
 

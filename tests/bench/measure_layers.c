@@ -63,7 +63,7 @@ static void run_pack(void *user) {
 
 /* Up to the last member: the bytes after it have no meaning. */
 static int same_layer(const layer *a, const layer *b) {
-    const size_t size = offsetof(dmi_conv, bf16_products) + sizeof a->conv.bf16_products;
+    const size_t size = offsetof(dmi_conv, split_products) + sizeof a->conv.split_products;
     return a->op == b->op && memcmp(&a->conv, &b->conv, size) == 0;
 }
 

@@ -145,7 +145,8 @@ static void test_large_images(void **state) {
     assert_true(memory[1] < memory[0] + memory[0] / 4);
 }
 
-static dm_session *pack_so(const dm_net *net, int32_t batch, dm_weight_packing packing) {
+static dm_session *pack_so(const dm_net *net, int32_t batch, dm_weight_packing packing,
+                           dm_conv_algorithm algorithm) {
     dm_session_options options;
     dm_session *session;
     dm_session_options_init(&options, sizeof options);
@@ -153,6 +154,7 @@ static dm_session *pack_so(const dm_net *net, int32_t batch, dm_weight_packing p
     options.batch = batch;
     options.height = options.width = SIDE;
     options.weight_packing = packing;
+    options.conv_algorithm = algorithm;
     assert_int_equal(dm_session_create(net, &options, &session), DM_OK);
     return session;
 }
@@ -162,7 +164,8 @@ static void check_packing(int which, int32_t threads, int32_t batch) {
     static float kept[MOST * PIXELS], repeated[MOST * PIXELS];
     dm_context *context = make_context(threads);
     dm_net *net = make_net(context, which);
-    dm_session *keep = pack_so(net, batch, DM_PACKING_KEEP), *repeat = pack_so(net, batch, DM_PACKING_REPEAT);
+    dm_session *keep = pack_so(net, batch, DM_PACKING_KEEP, DM_CONV_AUTO),
+               *repeat = pack_so(net, batch, DM_PACKING_REPEAT, DM_CONV_AUTO);
     assert_true(!keep->repack && repeat->repack);
     for (int pass = 0; pass < 2; pass++) {
         run(keep, batch, kept, NULL);
@@ -178,7 +181,8 @@ static void check_packing(int which, int32_t threads, int32_t batch) {
     dm_context_destroy(context);
 }
 
-/* A large network is packed again where the batch repays it, and then needs less memory. */
+/* A large network is packed again where the batch repays it, and then needs less memory; with Winograd, whose
+ * packed weights are four times as large on every machine. */
 static void check_large_network(void) {
     static const int32_t wide[] = {8, 512};
     dm_context *context = make_context(2);
@@ -188,8 +192,9 @@ static void check_large_network(void) {
     o.channels = wide;
     o.num_levels = 2;
     assert_int_equal(dm_unet_create(context, &o, &net), DM_OK);
-    dm_session *one = pack_so(net, 1, DM_PACKING_AUTO), *many = pack_so(net, 24, DM_PACKING_AUTO);
-    dm_session *some = pack_so(net, 8, DM_PACKING_AUTO); /* too few for a piece a thread */
+    dm_session *one = pack_so(net, 1, DM_PACKING_AUTO, DM_CONV_WINOGRAD),
+               *many = pack_so(net, 24, DM_PACKING_AUTO, DM_CONV_WINOGRAD);
+    dm_session *some = pack_so(net, 8, DM_PACKING_AUTO, DM_CONV_WINOGRAD); /* too few for a piece a thread */
     const uint64_t weights = (uint64_t)net->flat_size * sizeof(float);
     assert_false(one->repack);
     assert_true(dm_session_memory(one) > 3 * weights);

@@ -56,6 +56,7 @@ static dmi_conv geometry(const dmi_call *call) {
                       .transposed = call->node->op == DMI_OP_CONV_TRANSPOSE2D,
                       .bf16 = call->bf16,
                       .bf16_products = call->bf16_products,
+                      .split_products = call->split_products,
                       .algorithm = call->conv_algorithm ? call->conv_algorithm : a->algorithm};
 }
 

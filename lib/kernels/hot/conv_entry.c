@@ -8,6 +8,8 @@ enum {
     STRIDE2_MIN_CHANNELS = 16,
     PRODUCTS_MIN_CHANNELS = 16
 };
+/* Products of split factors: blocks of 32 channels should be filled, and tiles of 16 pixels. */
+enum { SPLIT_MIN_CHANNELS = 32, SPLIT_MIN_PIXELS = 16 };
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
  * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
@@ -27,6 +29,13 @@ static int kind_that_fits(const dmi_conv *conv) {
 static int stride2_saves(const dmi_conv *conv) {
     const int64_t h = imin(conv->in_h, conv->out_h), w = imin(conv->in_w, conv->out_w);
     return 10 * conv_winograd_points(h) * conv_winograd_points(w) <= 7 * 9 * h * w;
+}
+
+static int split_fits(const dmi_conv *conv, int direction) {
+    const int wanted = direction == DMI_CONV_FORWARD ? DMI_SPLIT_ALL : DMI_SPLIT_GRADIENTS;
+    return CONV_HAVE_SPLIT && conv->split_products >= wanted && conv->algorithm == DMI_CONV_AUTO &&
+           conv->groups == 1 && imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
+           imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) >= SPLIT_MIN_PIXELS;
 }
 
 int conv_winograd_kind(const dmi_conv *conv) {
@@ -93,13 +102,15 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     g.panels = ceil_div(g.dst_cg, NR);
     g.image_pixels = dst_h * dst_w;
     const int stride1 = conv->stride_h == 1 && conv->stride_w == 1;
-    g.flat =
-        g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h && src_w == dst_w;
-    g.winograd = conv_winograd_kind(conv);
-    const int products = products_fit(conv, &g);
+    g.split = split_fits(conv, direction);
+    g.flat = !g.split && g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h &&
+             src_w == dst_w;
+    g.winograd = g.split ? WINOGRAD_NONE : conv_winograd_kind(conv);
+    const int products = !g.split && products_fit(conv, &g);
     if (products && g.winograd == WINOGRAD_STRIDE2 && conv->algorithm != DMI_CONV_WINOGRAD)
         g.winograd = WINOGRAD_NONE;
-    g.dot = !g.winograd && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 && g.src_c >= 16;
+    g.dot = !g.winograd && !g.split && g.groups == 1 && stride1 && g.taps > 1 && g.dst_c <= NR / 4 &&
+            g.src_c >= 16;
     g.products = products && !g.winograd && !g.dot;
     if (g.flat) {
         const int64_t rows = g.batch * g.image_pixels;
@@ -115,6 +126,7 @@ gather conv_gather(const dmi_conv *conv, int direction) {
 
 size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
     const gather g = conv_gather(conv, direction);
+    if (g.split) return (size_t)conv_split_pack_size(&g);
     if (g.winograd) return (size_t)conv_winograd_pack_size(&g);
     if (g.dot) return (size_t)conv_dot_pack_size(&g);
     return (size_t)(g.groups * g.panels * g.taps * g.src_cg * NR * stored_bytes(g.products));
@@ -123,7 +135,9 @@ size_t DMI_K(dmi_conv_pack_size)(const dmi_conv *conv, int direction) {
 void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int direction, const real *weights,
                           void *packed) {
     const gather g = conv_gather(conv, direction);
-    if (g.winograd)
+    if (g.split)
+        conv_split_pack(context, &g, weights, packed);
+    else if (g.winograd)
         conv_winograd_pack(context, &g, weights, packed);
     else if (g.dot)
         conv_dot_pack(&g, weights, packed);
@@ -133,6 +147,7 @@ void DMI_K(dmi_conv_pack)(dm_context *context, const dmi_conv *conv, int directi
 
 size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t workers) {
     if (direction == DMI_CONV_BACKWARD_WEIGHT) {
+        if (split_fits(conv, direction)) return (size_t)conv_split_weight_scratch(conv, workers);
         dmi_conv few = *conv; /* the largest batch that is summed directly */
         if (!weight_is_winograd(conv)) return (size_t)conv_direct_weight_scratch(conv, workers);
         few.batch = (WINOGRAD_MIN_TERMS - 1) / (conv->out_h * conv->out_w);
@@ -140,6 +155,7 @@ size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t work
                             few.batch > 0 ? conv_direct_weight_scratch(&few, workers) : 0);
     }
     const gather g = conv_gather(conv, direction);
+    if (g.split) return (size_t)conv_split_scratch(&g, workers);
     if (g.winograd) return (size_t)conv_winograd_scratch(&g, workers);
     if (g.dot) return (size_t)conv_dot_scratch(&g, workers);
     return (size_t)conv_direct_scratch(&g, workers);
@@ -147,7 +163,9 @@ size_t DMI_K(dmi_conv_scratch)(const dmi_conv *conv, int direction, int32_t work
 
 static void apply(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
                   const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
-    if (g->winograd)
+    if (g->split)
+        conv_split(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
+    else if (g->winograd)
         conv_winograd(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
     else if (g->dot)
         conv_dot(context, g, src, ld_src, packed, epilogue, dst, ld_dst, scratch);
@@ -172,7 +190,9 @@ void DMI_K(dmi_conv_backward_data)(dm_context *context, const dmi_conv *conv, co
 
 void DMI_K(dmi_conv_backward_weight)(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                                      const real *dy, int64_t lddy, real *dw, void *scratch) {
-    if (weight_is_winograd(conv))
+    if (split_fits(conv, DMI_CONV_BACKWARD_WEIGHT))
+        conv_split_weight(context, conv, x, ldx, dy, lddy, dw, scratch);
+    else if (weight_is_winograd(conv))
         conv_winograd_weight(context, conv, x, ldx, dy, lddy, dw, scratch);
     else
         conv_direct_weight(context, conv, x, ldx, dy, lddy, dw, scratch);

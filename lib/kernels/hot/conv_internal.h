@@ -44,12 +44,25 @@
 #define conv_winograd                DMI_K(dmi_conv_winograd)
 #define conv_winograd_weight_scratch DMI_K(dmi_conv_winograd_weight_scratch)
 #define conv_winograd_weight         DMI_K(dmi_conv_winograd_weight)
+#define conv_split_pack_size         DMI_K(dmi_conv_split_pack_size)
+#define conv_split_pack              DMI_K(dmi_conv_split_pack)
+#define conv_split_scratch           DMI_K(dmi_conv_split_scratch)
+#define conv_split                   DMI_K(dmi_conv_split)
+#define conv_split_weight_scratch    DMI_K(dmi_conv_split_weight_scratch)
+#define conv_split_weight            DMI_K(dmi_conv_split_weight)
 
 /* Whether this variant can have products of bf16. */
 #if defined(__AVX512F__) && DMI_REAL_BITS == 32
 #define CONV_HAVE_BF16 1
 #else
 #define CONV_HAVE_BF16 0
+#endif
+
+/* Whether this variant can have products of factors that are split into two of bf16. */
+#if CONV_HAVE_BF16 && defined(__x86_64__)
+#define CONV_HAVE_SPLIT 1
+#else
+#define CONV_HAVE_SPLIT 0
 #endif
 
 enum { LINE = DMI_ALIGNMENT / (int)sizeof(real) }; /* reals in a line of a cache */
@@ -77,6 +90,7 @@ typedef struct gather {
     int32_t spread;
     int32_t flat;     /* a matrix product: the batch is folded into y */
     int32_t winograd; /* WINOGRAD_* */
+    int32_t split;    /* products of split factors; conv_split.h */
     int32_t dot;      /* few output channels: scalar products */
     int32_t src_bf16, dst_bf16;
     int32_t products; /* 1: of bf16 factors, source and weights are rounded; conv_bf16.c */
@@ -256,5 +270,15 @@ void conv_winograd(dm_context *context, const gather *g, const void *src, int64_
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers);
 void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,
                           const real *dy, int64_t lddy, real *dw, void *scratch);
+
+/* ---- conv_split.c, conv_split_weight.c ---- */
+int64_t conv_split_pack_size(const gather *g);
+void conv_split_pack(dm_context *context, const gather *g, const real *weights, void *packed);
+int64_t conv_split_scratch(const gather *g, int32_t workers);
+void conv_split(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
+                const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
+int64_t conv_split_weight_scratch(const dmi_conv *conv, int32_t workers);
+void conv_split_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx, const real *dy,
+                       int64_t lddy, real *dw, void *scratch);
 
 #endif

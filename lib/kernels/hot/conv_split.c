@@ -1,0 +1,500 @@
+/* Gathers by products of split factors, conv_split.h: a block is some images, or a band of rows of one, times
+ * some weight panels. Its source is copied into planes of high and low parts, 32 channels to 16 words (the
+ * n-th is of channels n and n + 16), from which tiles of 16 pixels are loaded in place for each tap:
+ *     sums[32 pixels][32 channels] = sum over taps and blocks of 32 channels, then through the epilogue. */
+#include "kernels/hot/conv_split.h"
+#include "kernels/hot/conv_transpose.h"
+
+#if CONV_HAVE_SPLIT
+
+enum {
+    UNIT_BYTES = 4 * TILE_BYTES /* of weights: 32 x 32, high parts and low parts */,
+    MIN_PIXELS = 64,
+    COPY_BYTES = 192 * 1024
+};
+
+typedef struct plan {
+    int64_t images, groups; /* of a block, blocks of the batch */
+    int64_t rows, bands;    /* of q in a block, blocks of an image */
+    int64_t panel_parts;
+    int64_t units;     /* blocks of 32 source channels */
+    int64_t low, unit; /* bytes from a high part to its low part, 0: there are none; and to the next unit's */
+    int64_t most_tiles; /* of a phase */
+    planes planes;
+} plan;
+
+/* A tile of pixels: its first entry, how many count. */
+typedef struct pixel_tile {
+    int32_t entry, count;
+} pixel_tile;
+
+/* What a phase of a spread gather reads and writes; pixels are counted from the block's first. */
+typedef struct phase {
+    int64_t taps, tiles, width;
+    const char *packed;
+    int64_t *tap; /* bytes */
+    pixel_tile *tile;
+    int64_t *pixel; /* SPLIT_BLOCK a tile, -1: none */
+} phase;
+
+typedef struct job {
+    const gather *g;
+    plan p;
+    const void *src;
+    const DMI_R(dmi_epilogue) * epilogue;
+    void *dst;
+    int64_t ld_src, ld_dst;
+    phase *phases;
+    char *scratch;
+    int64_t worker_bytes;
+    int32_t adds_to_dst;
+} job;
+
+static int64_t copy_bytes(const gather *g, const planes *n) {
+    return n->entries * ceil_div(g->src_c, SPLIT_BLOCK) * 64 * (g->src_bf16 ? 1 : 2);
+}
+
+static int fits(const gather *g, int64_t rows, int64_t images) {
+    const planes n = make_planes(&g->y, &g->x, rows, images);
+    return copy_bytes(g, &n) <= COPY_BYTES;
+}
+
+/* With no workers: the largest copy that any batch up to this one, and any number of workers, makes. */
+static plan make_plan(const gather *g, int32_t workers) {
+    plan p = {.units = ceil_div(g->src_c, SPLIT_BLOCK)};
+    p.rows = g->y.count;
+    p.images = imin(g->batch, SPLIT_IMAGES);
+    while (p.images > 1 && !fits(g, p.rows, p.images)) p.images--;
+    if (p.images == 1)
+        while (p.rows > 1 && !fits(g, p.rows, 1)) p.rows = ceil_div(p.rows, 2);
+    if (workers > 1) p.images = imin(p.images, ceil_div(g->batch, 2 * (int64_t)workers));
+    p.groups = ceil_div(g->batch, p.images);
+    if (workers > 0) p.images = ceil_div(g->batch, p.groups);
+    p.bands = ceil_div(g->y.count, p.rows);
+    const int64_t wanted = 2 * (int64_t)workers;
+    if (workers > 1 && p.groups * p.bands < wanted) {
+        const int64_t fewest = ceil_div(MIN_PIXELS, g->x.count * p.images);
+        p.bands = imax(p.bands, imin(ceil_div(wanted, p.groups), ceil_div(g->y.count, fewest)));
+    }
+    p.rows = ceil_div(g->y.count, p.bands);
+    p.bands = ceil_div(g->y.count, p.rows);
+    p.panel_parts = workers < 2 ? 1 : imin(g->panels, ceil_div(wanted, p.groups * p.bands));
+    p.planes = make_planes(&g->y, &g->x, p.rows, p.images);
+    p.low = g->src_bf16 ? 0 : p.planes.entries * 64;
+    p.unit = p.planes.entries * (g->src_bf16 ? 64 : 128);
+    p.most_tiles = ceil_div(p.rows * p.planes.pitch * p.images, SPLIT_BLOCK) + p.rows;
+    return p;
+}
+
+static phase *carve_phases(const gather *g, const plan *p, bump *b) {
+    const int64_t count = g->y.phases * g->x.phases;
+    phase *phases = (phase *)take(b, count * (int64_t)sizeof *phases);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t *tap = (int64_t *)take(b, g->taps * (int64_t)sizeof *tap);
+        pixel_tile *tile = (pixel_tile *)take(b, p->most_tiles * (int64_t)sizeof *tile);
+        int64_t *pixel = (int64_t *)take(b, p->most_tiles * SPLIT_BLOCK * (int64_t)sizeof *pixel);
+        if (b->base) phases[i] = (phase){.tap = tap, .tile = tile, .pixel = pixel};
+    }
+    return phases;
+}
+
+int64_t conv_split_scratch(const gather *g, int32_t workers) {
+    const plan p = make_plan(g, 0);
+    bump b = {0};
+    carve_phases(g, &p, &b);
+    return b.used + copy_bytes(g, &p.planes) * workers;
+}
+
+/* ---- what every block of a call has in common ---- */
+
+static void find_taps(const job *j, int64_t ry, int64_t rx, phase *f) {
+    const gather *g = j->g;
+    int64_t dy = 0, dx = 0;
+    for (int64_t ky = 0; ky < g->y.kernel; ky++) {
+        if (!axis_tap(&g->y, g->spread, ry, ky, &dy)) continue;
+        for (int64_t kx = 0; kx < g->x.kernel; kx++)
+            if (axis_tap(&g->x, g->spread, rx, kx, &dx))
+                f->tap[f->taps++] = plane_shift(&j->p.planes, &g->y, &g->x, dy, dx) * 64;
+    }
+}
+
+static void find_pixels(const job *j, int64_t ry, int64_t rx, phase *f) {
+    const gather *g = j->g;
+    const planes *n = &j->p.planes;
+    const int64_t rows = imin(j->p.rows, axis_phase_count(&g->y, ry));
+    f->width = axis_phase_count(&g->x, rx);
+    if (rows <= 0 || f->width <= 0) return;
+    const plane_cut cut = cut_plane(n, rows, f->width, TILE);
+    for (int64_t r = 0; r < cut.runs; r++) {
+        int64_t y = r, x = 0, lane = 0;
+        for (int64_t at = 0; at < cut.entries; at += SPLIT_BLOCK, f->tiles++) {
+            const int64_t count = imin(SPLIT_BLOCK, cut.entries - at);
+            int64_t *pixel = f->pixel + f->tiles * SPLIT_BLOCK;
+            f->tile[f->tiles] = (pixel_tile){.entry = (int32_t)(r * cut.step + at), .count = (int32_t)count};
+            for (int64_t m = 0; m < count; m++) {
+                pixel[m] = x >= f->width
+                               ? -1
+                               : (lane * g->y.dst + ry + y * g->y.phases) * g->x.dst + rx + x * g->x.phases;
+                if (++lane < n->lanes) continue;
+                lane = 0;
+                if (++x < n->pitch) continue;
+                x = 0;
+                y++;
+            }
+        }
+    }
+}
+
+static void find_phases(job *j, const char *packed) {
+    const gather *g = j->g;
+    phase *f = j->phases;
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++, f++) {
+            f->packed = packed;
+            find_taps(j, ry, rx, f);
+            find_pixels(j, ry, rx, f);
+            packed += g->panels * f->taps * j->p.units * UNIT_BYTES;
+        }
+}
+
+/* ---- the copy ---- */
+
+DMI_INLINE void copy_pixel(int bf16, const void *from, int64_t channels, char *out, const plan *p) {
+    int64_t c = 0;
+    for (; c + SPLIT_BLOCK <= channels; c += SPLIT_BLOCK, out += p->unit)
+        store_words(vget(bf16, 1, from, c, W), vget(bf16, 1, from, c + W, W), out, bf16 ? 0 : p->low);
+    if (c < channels)
+        store_words(vget(bf16, 0, from, c, channels - c), vget(bf16, 0, from, c + W, channels - c - W), out,
+                    bf16 ? 0 : p->low);
+}
+
+static void clear_pixel(const plan *p, char *out) {
+    const int64_t parts = p->units * (p->low ? 2 : 1);
+    for (int64_t i = 0; i < parts; i++) memset(out + i * p->planes.entries * 64, 0, 64);
+}
+
+DMI_INLINE void copy_row(int bf16, const job *j, const void *row, int64_t px, char *out) {
+    const axis *x = &j->g->x;
+    const plan *p = &j->p;
+    const int64_t step = p->planes.lanes * 64;
+    for (int64_t i = 0, at = x->low + px; i < p->planes.pitch; i++, at += x->step, out += step) {
+        if (row && at >= 0 && at < x->src)
+            copy_pixel(bf16, stored_at(bf16, row, at * j->ld_src), j->g->src_c, out, p);
+        else
+            clear_pixel(p, out);
+    }
+}
+
+/* Rows [q0, q0 + rows) of `images` images, for the kernel. */
+static void copy_planes(const job *j, int64_t image, int64_t images, int64_t q0, char *out) {
+    const gather *g = j->g;
+    const planes *n = &j->p.planes;
+    const int64_t row_bytes = n->pitch * n->lanes * 64, rows = n->y * n->x * n->height;
+    for (int64_t i = 0; i < images; i++) {
+        const int64_t first = (image + i) * g->y.src * g->x.src;
+        for (int64_t row = 0; row < rows; row++) {
+            const int64_t plane = row / n->height;
+            const int64_t y = g->y.low + (q0 + row % n->height) * g->y.step + plane / n->x;
+            const void *from = y < 0 || y >= g->y.src
+                                   ? NULL
+                                   : stored_at(g->src_bf16, j->src, (first + y * g->x.src) * j->ld_src);
+            char *to = out + row * row_bytes + i * 64;
+            if (g->src_bf16)
+                copy_row(1, j, from, plane % n->x, to);
+            else
+                copy_row(0, j, from, plane % n->x, to);
+        }
+    }
+    for (int64_t i = 0; i < n->shared * n->lanes; i++) clear_pixel(&j->p, out + rows * row_bytes + i * 64);
+}
+
+/* ---- products ---- */
+
+typedef struct factors {
+    const char *a, *w;
+    const int64_t *tap;
+    int64_t taps, units, unit, low;
+} factors;
+
+/* sums[32][32] of one or two tiles of pixels and of channels. */
+TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f, real *sums) {
+    const char *w = f->w;
+    const int64_t second = TILE * 64;
+    _tile_zero(0);
+    if (columns > 1) _tile_zero(1);
+    if (rows > 1) _tile_zero(2);
+    if (rows > 1 && columns > 1) _tile_zero(3);
+    for (int64_t i = 0; i < f->units; i++)
+        for (int64_t t = 0; t < f->taps; t++, w += UNIT_BYTES) {
+            const char *a = f->a + i * f->unit + f->tap[t];
+            _tile_loadd(4, a, 64);
+            _tile_loadd(6, w, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (columns > 1) {
+                _tile_loadd(7, w + TILE_BYTES, 64);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if (rows > 1) {
+                _tile_loadd(5, a + second, 64);
+                _tile_dpbf16ps(2, 5, 6);
+                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
+            }
+            if (low) {
+                _tile_loadd(4, a + f->low, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                if (columns > 1) _tile_dpbf16ps(1, 4, 7);
+                if (rows > 1) {
+                    _tile_loadd(5, a + second + f->low, 64);
+                    _tile_dpbf16ps(2, 5, 6);
+                    if (columns > 1) _tile_dpbf16ps(3, 5, 7);
+                    _tile_loadd(5, a + second, 64);
+                }
+                _tile_loadd(4, a, 64);
+            }
+            _tile_loadd(6, w + 2 * TILE_BYTES, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (columns > 1) {
+                _tile_loadd(7, w + 3 * TILE_BYTES, 64);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if (rows > 1) {
+                _tile_dpbf16ps(2, 5, 6);
+                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    _tile_stored(0, sums, NR * 4);
+    if (columns > 1) _tile_stored(1, sums + TILE, NR * 4);
+    if (rows > 1) _tile_stored(2, sums + TILE * NR, NR * 4);
+    if (rows > 1 && columns > 1) _tile_stored(3, sums + TILE * NR + TILE, NR * 4);
+}
+
+#define DEFINE_MULTIPLY(ROWS, COLUMNS)                                                                       \
+    TILES static void multiply_##ROWS##COLUMNS(const factors *f, real *sums) {                               \
+        SETTLE_MEMORY();                                                                                     \
+        if (f->low)                                                                                          \
+            multiply(ROWS, COLUMNS, 1, f, sums);                                                             \
+        else                                                                                                 \
+            multiply(ROWS, COLUMNS, 0, f, sums);                                                             \
+        SETTLE_MEMORY();                                                                                     \
+    }
+
+DEFINE_MULTIPLY(1, 1)
+DEFINE_MULTIPLY(1, 2)
+DEFINE_MULTIPLY(2, 1)
+DEFINE_MULTIPLY(2, 2)
+
+typedef void (*multiply_fn)(const factors *f, real *sums);
+static const multiply_fn multiply_table[2][2] = {{multiply_11, multiply_12}, {multiply_21, multiply_22}};
+
+/* ---- blocks ---- */
+
+/* The sums of pixels that exist, those below `limit`, go through the epilogue. */
+static void finish(const real *sums, const int64_t *pixel, int64_t count, int64_t limit, const target *to) {
+    int64_t m = 0, next;
+    while (m < count) {
+        if ((uint64_t)pixel[m] >= (uint64_t)limit) {
+            m++;
+            continue;
+        }
+        for (next = m + 1; next < count && (uint64_t)pixel[next] < (uint64_t)limit; next++) continue;
+        conv_finish(sums + m * NR, pixel + m, next - m, to);
+        m = next;
+    }
+}
+
+static void run_phase(const job *j, const phase *f, const char *copy, int64_t rows, int64_t limit,
+                      int64_t part, target *to) {
+    const gather *g = j->g;
+    const plan *p = &j->p;
+    const int64_t panel_bytes = f->taps * p->units * UNIT_BYTES;
+    const int64_t end = ((rows - 1) * p->planes.pitch + f->width) * p->planes.lanes;
+    factors from = {.tap = f->tap, .taps = f->taps, .units = p->units, .unit = p->unit, .low = p->low};
+    real sums[SPLIT_BLOCK * NR] __attribute__((aligned(DMI_ALIGNMENT)));
+    if (f->taps == 0) memset(sums, 0, sizeof sums);
+    for (int64_t panel = g->panels * part / p->panel_parts; panel < g->panels * (part + 1) / p->panel_parts;
+         panel++) {
+        to->channel = panel * NR;
+        to->n = imin(NR, g->dst_c - panel * NR);
+        from.w = f->packed + panel * panel_bytes;
+        for (int64_t i = 0; i < f->tiles && f->tile[i].entry < end; i++) {
+            const int64_t count = imin(f->tile[i].count, end - f->tile[i].entry);
+            from.a = copy + f->tile[i].entry * 64;
+            if (f->taps > 0) multiply_table[count > TILE][to->n > TILE](&from, sums);
+            finish(sums, f->pixel + i * SPLIT_BLOCK, count, limit, to);
+        }
+    }
+}
+
+TILES static void run_block(void *arg, int64_t block, int32_t worker) {
+    const job *j = (const job *)arg;
+    const gather *g = j->g;
+    const plan *p = &j->p;
+    char *copy = j->scratch + worker * j->worker_bytes;
+    const int64_t part = block % p->panel_parts, band = block / p->panel_parts % p->bands;
+    const int64_t image = block / p->panel_parts / p->bands * p->images;
+    const int64_t images = imin(p->images, g->batch - image), q0 = band * p->rows;
+    const int64_t first = (image * g->y.dst + q0 * g->y.phases) * g->x.dst;
+    DMI_R(dmi_epilogue) e = {.activation = DMI_ACT_NONE};
+    target to = {.dst = stored_to(g->dst_bf16, j->dst, first * j->ld_dst),
+                 .epilogue = &e,
+                 .ld_dst = j->ld_dst,
+                 .image_pixels = g->image_pixels,
+                 .dst_bf16 = g->dst_bf16};
+    if (images <= 0) return;
+    if (j->epilogue) {
+        e = *j->epilogue;
+        if (e.image_bias) e.image_bias += image * e.image_bias_ld;
+        if (e.residual) e.residual = stored_at(e.residual_bf16, e.residual, first * e.residual_ld);
+        if (images == 1) to.image_bias = e.image_bias;
+    }
+    copy_planes(j, image, images, q0, copy);
+    claim_tiles();
+    const phase *f = j->phases;
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++, f++) {
+            const int64_t rows = imin(p->rows, axis_phase_count(&g->y, ry) - q0);
+            if (rows > 0 && f->width > 0 && (f->taps > 0 || !j->adds_to_dst))
+                run_phase(j, f, copy, rows, images * g->image_pixels, part, &to);
+        }
+    release_tiles();
+}
+
+void conv_split(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
+                const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
+    job j = {.g = g, .src = src, .epilogue = epilogue, .dst = dst, .ld_src = ld_src, .ld_dst = ld_dst};
+    bump b = {.base = (char *)scratch};
+    j.p = make_plan(g, dmi_num_workers(context));
+    j.phases = carve_phases(g, &j.p, &b);
+    j.scratch = b.base + b.used;
+    j.worker_bytes = copy_bytes(g, &j.p.planes);
+    j.adds_to_dst = epilogue && epilogue->residual == dst && epilogue->residual_ld == ld_dst &&
+                    !epilogue->bias && !epilogue->image_bias && epilogue->activation == DMI_ACT_NONE;
+    find_phases(&j, (const char *)packed);
+    dmi_parallel(context, j.p.groups * j.p.bands * j.p.panel_parts, run_block, &j);
+}
+
+/* ---- weights: [phase][panel][unit of 32 source channels][tap of the phase][high 0..15, high 16..31, low
+ * 0..15, low 16..31 of 32 destination channels], tiles of [source channel n and n + 16][channel] ---- */
+
+typedef struct pack_job {
+    const gather *g;
+    const real *weights;
+    char *packed;
+} pack_job;
+
+/* columns[tap][source channel][16 destination channels], for 16 of each, those that are missing zero. */
+typedef struct weight_block {
+    real column[2][TILE][TILE];
+} weight_block;
+
+/* One tap: weights[source n][destination m] for 32 source channels and 16 destination channels, as stored at
+ * from + n * src_step + m * dst_step. */
+static void read_block(const real *from, int64_t src_step, int64_t dst_step, int64_t sources, int64_t n,
+                       weight_block *b) {
+    memset(b, 0, sizeof *b);
+    for (int64_t c = 0; c < sources; c++)
+        for (int64_t k = 0; k < n; k++) b->column[c / TILE][c % TILE][k] = from[c * src_step + k * dst_step];
+}
+
+static void write_block(const weight_block *b, char *out) {
+    for (int i = 0; i < TILE; i++, out += 64)
+        store_words(vload(b->column[0][i]), vload(b->column[1][i]), out, 2 * TILE_BYTES);
+}
+
+/* Nine taps of 16 destination channels and up to 32 source channels, all that exist. */
+static void read_nines(const gather *g, const real *weights, int64_t first, int64_t unit, int64_t sources,
+                       weight_block *b) {
+    for (int64_t half = 0; half < SPLIT_BLOCK; half += TILE) {
+        for (int t = 0; t < 9 && half >= sources; t++)
+            memset(b[t].column[half / TILE], 0, sizeof b[t].column[0]);
+        if (half >= sources) continue;
+        vf v[9], rows[9][TILE];
+        for (int i = 0; i < TILE; i++) {
+            const int64_t s = unit * SPLIT_BLOCK + half,
+                          at = g->spread ? (s + i) * g->dst_c + first : (first + i) * g->src_c + s;
+            UNROLL_ROWS
+            for (int k = 0; k < 9; k++) v[k] = vload(weights + at * 9 + k * W);
+            transpose_nines(v);
+            for (int t = 0; t < 9; t++) rows[t][i] = v[t];
+        }
+        for (int t = 0; t < 9; t++) {
+            if (!g->spread) transpose(rows[t]);
+            memcpy(b[t].column[half / TILE], rows[t], sizeof rows[t]);
+        }
+    }
+}
+
+/* Half a panel of one unit, all taps in the order of their phases. */
+static void pack_unit(const pack_job *j, int64_t panel, int64_t half, int64_t unit) {
+    const gather *g = j->g;
+    const int64_t first = panel * NR + half * TILE, n = imin(TILE, g->dst_c - first);
+    const int64_t sources = imin(SPLIT_BLOCK, g->src_c - unit * SPLIT_BLOCK);
+    const int64_t src_step = g->spread ? g->dst_c * g->taps : g->taps;
+    const int64_t dst_step = g->spread ? g->taps : g->src_c * g->taps;
+    const int64_t units = ceil_div(g->src_c, SPLIT_BLOCK);
+    const int nines = g->taps == 9 && n == TILE && sources % TILE == 0;
+    weight_block block, nine[9];
+    char *phase_start = j->packed;
+    if (nines) read_nines(g, j->weights, first, unit, sources, nine);
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++) {
+            int64_t taps[2] = {0, 0}, unused, done = 0;
+            for (int64_t k = 0; k < g->y.kernel; k++) taps[0] += axis_tap(&g->y, g->spread, ry, k, &unused);
+            for (int64_t k = 0; k < g->x.kernel; k++) taps[1] += axis_tap(&g->x, g->spread, rx, k, &unused);
+            const int64_t count = taps[0] * taps[1];
+            for (int64_t t = 0; t < g->taps; t++) {
+                if (!axis_tap(&g->y, g->spread, ry, t / g->x.kernel, &unused) ||
+                    !axis_tap(&g->x, g->spread, rx, t % g->x.kernel, &unused))
+                    continue;
+                char *out =
+                    phase_start + ((panel * units + unit) * count + done++) * UNIT_BYTES + half * TILE_BYTES;
+                if (!nines && n > 0)
+                    read_block(j->weights + t + unit * SPLIT_BLOCK * src_step + first * dst_step, src_step,
+                               dst_step, sources, n, &block);
+                else if (n <= 0)
+                    memset(&block, 0, sizeof block);
+                write_block(nines ? nine + t : &block, out);
+            }
+            phase_start += g->panels * count * units * UNIT_BYTES;
+        }
+}
+
+static void pack_panel(void *arg, int64_t block, int32_t worker) {
+    const pack_job *j = (const pack_job *)arg;
+    const int64_t units = ceil_div(j->g->src_c, SPLIT_BLOCK);
+    (void)worker;
+    for (int64_t half = 0; half < 2; half++) pack_unit(j, block / units, half, block % units);
+}
+
+int64_t conv_split_pack_size(const gather *g) {
+    return g->panels * g->taps * ceil_div(g->src_c, SPLIT_BLOCK) * UNIT_BYTES;
+}
+
+void conv_split_pack(dm_context *context, const gather *g, const real *weights, void *packed) {
+    pack_job j = {.g = g, .weights = weights, .packed = (char *)packed};
+    dmi_parallel(context, g->panels * ceil_div(g->src_c, SPLIT_BLOCK), pack_panel, &j);
+}
+
+#else
+
+int64_t conv_split_scratch(const gather *g, int32_t workers) {
+    (void)g, (void)workers;
+    return 0;
+}
+
+void conv_split(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
+                const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
+    (void)context, (void)g, (void)src, (void)ld_src, (void)packed, (void)epilogue, (void)dst, (void)ld_dst;
+    (void)scratch;
+}
+
+int64_t conv_split_pack_size(const gather *g) {
+    (void)g;
+    return 0;
+}
+
+void conv_split_pack(dm_context *context, const gather *g, const real *weights, void *packed) {
+    (void)context, (void)g, (void)weights, (void)packed;
+}
+
+#endif
