@@ -120,7 +120,7 @@ typedef struct dmi_call {
     int64_t in_ld[DMI_NODE_INPUTS], out_ld; /* numbers from one pixel of a value to the next */
     int32_t bf16;                           /* DMI_BF16_*: the values that are stored so */
     int32_t repack;                         /* 1: convolutions pack their weights right before every use */
-    int32_t split_products; /* DMI_SPLIT_* */
+    int32_t split_products;                 /* DMI_SPLIT_* */
     int32_t bf16_products; /* 1: products may be of factors rounded to bf16, the machine has an instruction */
     const void *in[DMI_NODE_INPUTS]; /* NULL: absent */
     void *out;                       /* const in backward */

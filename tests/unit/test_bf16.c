@@ -299,6 +299,22 @@ static void test_weight_products(void **state) {
     }
 }
 
+/* Split factors: numbers that are bf16 have no low parts, and a sum without them has the same bits. */
+static void test_split_products(void **state) {
+    static const int64_t channels[][2] = {{32, 64}, {80, 33}};
+    static const int32_t kernels[][3] = {{3, 1, 0}, {3, 2, 0}, {3, 2, 1}, {1, 1, 0}};
+    (void)state;
+    if (!dmi_cpu_has_amx()) skip();
+    for (size_t i = 0; i < sizeof channels / sizeof *channels; i++)
+        for (size_t j = 0; j < sizeof kernels / sizeof *kernels; j++) {
+            dmi_conv c =
+                conv_of(9, channels[i][0], channels[i][1], kernels[j][0], kernels[j][1], kernels[j][2]);
+            c.split_products = DMI_SPLIT_ALL;
+            c.batch = 3;
+            check_conv(table_of(DMI_ISA_AVX512), contexts[(i + j) % 2], &c);
+        }
+}
+
 /* The products are of rounded factors, and their sums are not: a weight of 1 + 2^-10 counts as 1, 128 terms
  * of 1 + 2^-7 add up to 129. */
 static void test_products_round(void **state) {
@@ -471,10 +487,11 @@ static void test_elementwise(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rounding),        cmocka_unit_test(test_convolutions),
-        cmocka_unit_test(test_products),        cmocka_unit_test(test_products_round),
-        cmocka_unit_test(test_weight_products), cmocka_unit_test(test_group_norms),
-        cmocka_unit_test(test_masks),           cmocka_unit_test(test_elementwise)};
+        cmocka_unit_test(test_rounding),       cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_products),       cmocka_unit_test(test_split_products),
+        cmocka_unit_test(test_products_round), cmocka_unit_test(test_weight_products),
+        cmocka_unit_test(test_group_norms),    cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_elementwise)};
     for (int i = 0; i < 2; i++) {
         dm_context_options options;
         dm_context_options_init(&options, sizeof options);

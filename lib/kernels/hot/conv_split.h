@@ -100,7 +100,7 @@ TILES DMI_INLINE void release_tiles(void) {
 /* The instructions on tiles are not ordered with stores of other variables by the compiler. */
 #define SETTLE_MEMORY() __asm__ volatile("" ::: "memory")
 
-/* x's high part in the upper half, rounded half up; NaN stays NaN. */
+/* x's high part in the upper half, rounded half away from 0; NaN stays NaN. */
 DMI_INLINE __m512i round_half(__m512 x) {
     const __m512i bits = _mm512_castps_si512(x);
     return _mm512_mask_add_epi32(bits, _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), bits, _mm512_set1_epi32(0x8000));
