@@ -6,14 +6,21 @@
  * those of b into tiles of [channel][16 pixels], transposed in registers; then the sums of each tap's 32 x 32
  * channels go over all of it, STEPS tiles at a time, which stay in the first-level cache for all taps.
  *
- * Threads share sums, not pixels: each goes over all chunks for its own channels of b and taps. So the bits
- * do not depend on their number. */
+ * The chunks are divided into a few slots, whatever the number of threads, each with sums of its own that are
+ * added up in their order: so the bits do not depend on that number. Where there are more threads than slots
+ * some share a slot, each going over all of its chunks for its own channels of b and taps. */
 #include "kernels/hot/conv_split.h"
 #include "kernels/hot/conv_transpose.h"
 
 #if CONV_HAVE_SPLIT
 
-enum { STEPS = 4, COPY_BYTES = 1024 * 1024, SUM_REALS = SPLIT_BLOCK * SPLIT_BLOCK };
+enum {
+    STEPS = 4,
+    COPY_BYTES = 1024 * 1024,
+    SUM_REALS = SPLIT_BLOCK * SPLIT_BLOCK,
+    MOST_SLOTS = 4,
+    SLOTS_BYTES = 4 * 1024 * 1024 /* where one copy is multiplied by many channels, repeating it costs little */
+};
 
 typedef struct plan {
     int64_t batch, taps;
@@ -21,6 +28,7 @@ typedef struct plan {
     axis y, x;                                    /* src = a, dst = b */
     int64_t pairs, groups;                        /* pairs of images of a chunk, chunks of the batch */
     int64_t rows, bands;                          /* rows of b in a chunk, chunks of a pair */
+    int64_t slots;
     int64_t a_tiles, b_tiles, a_blocks, b_blocks; /* of 16 and of 32 channels */
     int64_t a_low, a_step; /* bytes from a high part to its low part, 0: none, and to the next tile's */
     int64_t b_parts;       /* 2, or 1: b has no low parts */
@@ -38,8 +46,8 @@ typedef struct workspace {
 typedef struct job {
     plan p;
     const void *a, *b;
-    int64_t ld_a, ld_b, shares;
-    real *dw, *sums; /* sums: [b block][a block][tap] of four tiles */
+    int64_t ld_a, ld_b, shares; /* of a slot */
+    real *dw, *sums;            /* sums: [slot][b block][a block][tap] of four tiles */
     char *scratch;
     int64_t worker_bytes;
 } job;
@@ -58,6 +66,10 @@ static axis map_axis(int64_t src, int64_t dst, int64_t kernel, int64_t stride, i
 static int64_t chunk_bytes(const plan *p, int64_t rows, int64_t pairs) {
     const planes n = make_planes(&p->y, &p->x, rows, pairs);
     return n.entries * 64 * (p->a_tiles * (p->a_bf16 ? 1 : 2) + p->b_tiles * p->b_parts);
+}
+
+static int64_t slot_reals(const plan *p) {
+    return p->a_blocks * p->b_blocks * p->taps * SUM_REALS;
 }
 
 /* The largest chunks of this batch or a smaller one, unless `exact`. */
@@ -87,6 +99,8 @@ static plan make_plan(const dmi_conv *c, int exact) {
     p.bands = ceil_div(p.y.count, p.rows);
     p.rows = ceil_div(p.y.count, p.bands);
     p.bands = ceil_div(p.y.count, p.rows);
+    p.slots = imin(imin(p.groups * p.bands, MOST_SLOTS),
+                   imax(SLOTS_BYTES / (slot_reals(&p) * (int64_t)sizeof(real)), 1));
     p.planes = make_planes(&p.y, &p.x, p.rows, p.pairs);
     p.a_low = p.a_bf16 ? 0 : p.planes.entries * 64;
     p.a_step = p.planes.entries * (p.a_bf16 ? 64 : 128);
@@ -104,7 +118,7 @@ static workspace carve(const plan *p, bump *b) {
 }
 
 static int64_t sums_bytes(const plan *p) {
-    return p->a_blocks * p->b_blocks * p->taps * SUM_REALS * (int64_t)sizeof(real);
+    return p->slots * slot_reals(p) * (int64_t)sizeof(real);
 }
 
 int64_t conv_split_weight_scratch(const dmi_conv *conv, int32_t workers) {
@@ -327,9 +341,9 @@ DEFINE_REDUCE(2, 2)
 typedef void (*reduce_fn)(const factors *f, int b_low, real *sums);
 static const reduce_fn reduce_table[2][2] = {{reduce_11, reduce_12}, {reduce_21, reduce_22}};
 
-/* Adds `steps` steps from step s on to the sums of the taps [t0, t1) of one block of b's channels. */
+/* Adds `steps` steps from step s on to a slot's sums of the taps [t0, t1) of one block of b's channels. */
 static void add_steps(const job *j, const workspace *w, int64_t s, int64_t steps, int64_t block, int64_t t0,
-                      int64_t t1, int first) {
+                      int64_t t1, int first, real *sums) {
     const plan *p = &j->p;
     const int64_t part = p->b_parts * TILE_BYTES;
     factors f = {.entry = w->entry + s,
@@ -345,21 +359,23 @@ static void add_steps(const job *j, const workspace *w, int64_t s, int64_t steps
                           dx = t % p->x.kernel * p->x.dilation - p->x.pad;
             f.a = w->a + plane_shift(&p->planes, &p->y, &p->x, dy, dx) * 64 + i * 2 * p->a_step;
             reduce_table[2 * block + 1 < p->b_tiles][2 * i + 1 < p->a_tiles](
-                &f, p->b_parts == 2, j->sums + ((block * p->a_blocks + i) * p->taps + t) * SUM_REALS);
+                &f, p->b_parts == 2, sums + ((block * p->a_blocks + i) * p->taps + t) * SUM_REALS);
         }
 }
 
-/* Of the units [block of b's channels][tap] a share takes a contiguous range. */
-TILES static void run_share(void *arg, int64_t share, int32_t worker) {
+/* Of a slot's units [block of b's channels][tap] a share takes a contiguous range. */
+TILES static void run_share(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
     bump memory = {.base = j->scratch + worker * j->worker_bytes};
     workspace w = carve(p, &memory);
+    const int64_t slot = block / j->shares, share = block % j->shares;
+    const int64_t chunks = p->groups * p->bands, last = chunks * (slot + 1) / p->slots;
     const int64_t units = p->b_blocks * p->taps;
     const int64_t u0 = units * share / j->shares, u1 = units * (share + 1) / j->shares;
     const int64_t b0 = u0 / p->taps, b1 = ceil_div(u1, p->taps);
     int first = 1;
-    for (int64_t chunk = 0; chunk < p->groups * p->bands; chunk++, first = 0) {
+    for (int64_t chunk = chunks * slot / p->slots; chunk < last; chunk++, first = 0) {
         const int64_t image = chunk / p->bands * 2 * p->pairs, q0 = chunk % p->bands * p->rows;
         copy_planes(j, image, q0, w.a);
         const int64_t steps = find_steps(j, image, q0, imin(p->rows, p->y.count - q0), &w);
@@ -368,7 +384,8 @@ TILES static void run_share(void *arg, int64_t share, int32_t worker) {
         for (int64_t s = 0; s < steps; s += STEPS)
             for (int64_t b = b0; b < b1; b++)
                 add_steps(j, &w, s, imin(STEPS, steps - s), b, b == b0 ? u0 - b0 * p->taps : 0,
-                          b == b1 - 1 ? u1 - b * p->taps : p->taps, first && s == 0);
+                          b == b1 - 1 ? u1 - b * p->taps : p->taps, first && s == 0,
+                          j->sums + slot * slot_reals(p));
         release_tiles();
     }
 }
@@ -391,21 +408,29 @@ DMI_INLINE void join_nines(vf v[9]) {
     }
 }
 
+DMI_INLINE vf sum_slots(const plan *p, const real *sums) {
+    vf v = vload(sums);
+    for (int64_t i = 1; i < p->slots; i++) v += vload(sums + i * slot_reals(p));
+    return v;
+}
+
 /* dw[k][i][tap] += the sums of 16 x 16 channels, `rows` and `columns` of which exist. */
 static void add_square(const plan *p, const real *sums, int64_t rows, int64_t columns, real *dw) {
     for (int64_t k = 0; k < rows; k++, sums += TILE, dw += p->a_c * p->taps) {
         if (p->taps == 9 && columns == TILE) {
             vf v[9];
             UNROLL_ROWS
-            for (int t = 0; t < 9; t++) v[t] = vload(sums + t * SUM_REALS);
+            for (int t = 0; t < 9; t++) v[t] = sum_slots(p, sums + t * SUM_REALS);
             join_nines(v);
             UNROLL_ROWS
             for (int t = 0; t < 9; t++) vstore(dw + t * W, vload(dw + t * W) + v[t]);
         } else if (p->taps == 1) {
-            vstore_part(dw, vload_part(dw, columns) + vload(sums), columns);
+            vstore_part(dw, vload_part(dw, columns) + sum_slots(p, sums), columns);
         } else {
-            for (int64_t i = 0; i < columns; i++)
-                for (int64_t t = 0; t < p->taps; t++) dw[i * p->taps + t] += sums[t * SUM_REALS + i];
+            for (int64_t t = 0; t < p->taps; t++) {
+                const vf v = sum_slots(p, sums + t * SUM_REALS);
+                for (int64_t i = 0; i < columns; i++) dw[i * p->taps + t] += v[i];
+            }
         }
     }
 }
@@ -431,11 +456,11 @@ void conv_split_weight(dm_context *context, const dmi_conv *conv, const void *x,
     j.b = conv->transposed ? x : dy;
     j.ld_a = conv->transposed ? lddy : ldx;
     j.ld_b = conv->transposed ? ldx : lddy;
-    j.shares = imin(dmi_num_workers(context), p->b_blocks * p->taps);
+    j.shares = imin(ceil_div(dmi_num_workers(context), p->slots), p->b_blocks * p->taps);
     j.scratch = (char *)scratch + sums_bytes(p);
     carve(p, &b);
     j.worker_bytes = b.used;
-    dmi_parallel(context, j.shares, run_share, &j);
+    dmi_parallel(context, p->slots * j.shares, run_share, &j);
     dmi_parallel(context, p->a_blocks * p->b_blocks, add_sums, &j);
 }
 
