@@ -34,7 +34,8 @@ typedef struct phase {
     const char *packed;
     int64_t *tap; /* bytes */
     pixel_tile *tile;
-    int64_t *pixel; /* SPLIT_BLOCK a tile, -1: none */
+    int64_t *pixel; /* SPLIT_BLOCK a tile, -1: none; and their images */
+    int32_t *lane;
 } phase;
 
 typedef struct job {
@@ -93,7 +94,8 @@ static phase *carve_phases(const gather *g, const plan *p, bump *b) {
         int64_t *tap = (int64_t *)take(b, g->taps * (int64_t)sizeof *tap);
         pixel_tile *tile = (pixel_tile *)take(b, p->most_tiles * (int64_t)sizeof *tile);
         int64_t *pixel = (int64_t *)take(b, p->most_tiles * SPLIT_BLOCK * (int64_t)sizeof *pixel);
-        if (b->base) phases[i] = (phase){.tap = tap, .tile = tile, .pixel = pixel};
+        int32_t *lane = (int32_t *)take(b, p->most_tiles * SPLIT_BLOCK * (int64_t)sizeof *lane);
+        if (b->base) phases[i] = (phase){.tap = tap, .tile = tile, .pixel = pixel, .lane = lane};
     }
     return phases;
 }
@@ -130,11 +132,13 @@ static void find_pixels(const job *j, int64_t ry, int64_t rx, phase *f) {
         for (int64_t at = 0; at < cut.entries; at += SPLIT_BLOCK, f->tiles++) {
             const int64_t count = imin(SPLIT_BLOCK, cut.entries - at);
             int64_t *pixel = f->pixel + f->tiles * SPLIT_BLOCK;
+            int32_t *lanes = f->lane + f->tiles * SPLIT_BLOCK;
             f->tile[f->tiles] = (pixel_tile){.entry = (int32_t)(r * cut.step + at), .count = (int32_t)count};
             for (int64_t m = 0; m < count; m++) {
                 pixel[m] = x >= f->width
                                ? -1
                                : (lane * g->y.dst + ry + y * g->y.phases) * g->x.dst + rx + x * g->x.phases;
+                lanes[m] = (int32_t)lane;
                 if (++lane < n->lanes) continue;
                 lane = 0;
                 if (++x < n->pitch) continue;
@@ -216,10 +220,28 @@ typedef struct factors {
     int64_t taps, units, unit, low;
 } factors;
 
-/* sums[32][32] of one or two tiles of pixels and of channels. */
+/* Tiles 4 and 5 are of pixels, 6 and 7 of weights, 0 to 3 of sums. */
+TILES DMI_INLINE void load_pixels(int rows, const char *a) {
+    _tile_loadd(4, a, 64);
+    if (rows > 1) _tile_loadd(5, a + TILE * 64, 64);
+}
+
+TILES DMI_INLINE void load_weights(int columns, const char *w) {
+    _tile_loadd(6, w, 64);
+    if (columns > 1) _tile_loadd(7, w + TILE_BYTES, 64);
+}
+
+TILES DMI_INLINE void add_products(int rows, int columns) {
+    _tile_dpbf16ps(0, 4, 6);
+    if (columns > 1) _tile_dpbf16ps(1, 4, 7);
+    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
+    if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
+}
+
+/* sums[32][32] of one or two tiles of pixels and of channels. Of the three products neighbours share a
+ * factor, so that four pairs of tiles are loaded and not six. */
 TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f, real *sums) {
     const char *w = f->w;
-    const int64_t second = TILE * 64;
     _tile_zero(0);
     if (columns > 1) _tile_zero(1);
     if (rows > 1) _tile_zero(2);
@@ -227,40 +249,14 @@ TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f,
     for (int64_t i = 0; i < f->units; i++)
         for (int64_t t = 0; t < f->taps; t++, w += UNIT_BYTES) {
             const char *a = f->a + i * f->unit + f->tap[t];
-            _tile_loadd(4, a, 64);
-            _tile_loadd(6, w, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (columns > 1) {
-                _tile_loadd(7, w + TILE_BYTES, 64);
-                _tile_dpbf16ps(1, 4, 7);
-            }
-            if (rows > 1) {
-                _tile_loadd(5, a + second, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-            }
-            if (low) {
-                _tile_loadd(4, a + f->low, 64);
-                _tile_dpbf16ps(0, 4, 6);
-                if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-                if (rows > 1) {
-                    _tile_loadd(5, a + second + f->low, 64);
-                    _tile_dpbf16ps(2, 5, 6);
-                    if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-                    _tile_loadd(5, a + second, 64);
-                }
-                _tile_loadd(4, a, 64);
-            }
-            _tile_loadd(6, w + 2 * TILE_BYTES, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (columns > 1) {
-                _tile_loadd(7, w + 3 * TILE_BYTES, 64);
-                _tile_dpbf16ps(1, 4, 7);
-            }
-            if (rows > 1) {
-                _tile_dpbf16ps(2, 5, 6);
-                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-            }
+            load_pixels(rows, a);
+            load_weights(columns, w + 2 * TILE_BYTES);
+            add_products(rows, columns);
+            load_weights(columns, w);
+            add_products(rows, columns);
+            if (!low) continue;
+            load_pixels(rows, a + f->low);
+            add_products(rows, columns);
         }
     _tile_stored(0, sums, NR * 4);
     if (columns > 1) _tile_stored(1, sums + TILE, NR * 4);
@@ -288,18 +284,57 @@ static const multiply_fn multiply_table[2][2] = {{multiply_11, multiply_12}, {mu
 
 /* ---- blocks ---- */
 
-/* The sums of pixels that exist, those below `limit`, go through the epilogue. */
-static void finish(const real *sums, const int64_t *pixel, int64_t count, int64_t limit, const target *to) {
-    int64_t m = 0, next;
-    while (m < count) {
-        if ((uint64_t)pixel[m] >= (uint64_t)limit) {
-            m++;
-            continue;
-        }
-        for (next = m + 1; next < count && (uint64_t)pixel[next] < (uint64_t)limit; next++) continue;
-        conv_finish(sums + m * NR, pixel + m, next - m, to);
-        m = next;
+/* What there is to be done with sums. */
+enum { FINISH_STORE, FINISH_ADD, FINISH_ALL };
+
+/* The sums of pixels that exist, those below `limit`, go through the epilogue: 32 channels at once if they
+ * are `whole`. `work`, `whole` and `bf16` are constants where this is inlined. */
+DMI_INLINE void finish_sums(int work, int whole, int bf16, const real *sums, const int64_t *pixel,
+                            const int32_t *lane, int64_t count, int64_t limit, const target *to) {
+    const DMI_R(dmi_epilogue) *e = to->epilogue;
+    const int64_t n0 = imin(to->n, W), n1 = to->n - n0;
+    vf bias[2] = {vzero(), vzero()};
+    if (work == FINISH_ALL && e->bias) {
+        bias[0] = vget(0, whole, e->bias, to->channel, n0);
+        if (n1 > 0) bias[1] = vget(0, whole, e->bias, to->channel + W, n1);
     }
+    for (int64_t m = 0; m < count; m++, sums += NR) {
+        const int64_t p = pixel[m], out = p * to->ld_dst + to->channel;
+        vf v[2] = {vload(sums), vload(sums + W)};
+        if ((uint64_t)p >= (uint64_t)limit) continue;
+        if (work != FINISH_STORE) {
+            const int64_t in = p * e->residual_ld + to->channel;
+            const int64_t of_image = lane[m] * e->image_bias_ld + to->channel;
+            if (work == FINISH_ALL && e->bias) v[0] += bias[0], v[1] += bias[1];
+            if (work == FINISH_ALL && e->image_bias) {
+                v[0] += vget(0, whole, e->image_bias, of_image, n0);
+                if (n1 > 0) v[1] += vget(0, whole, e->image_bias, of_image + W, n1);
+            }
+            if (work == FINISH_ADD || e->residual) {
+                const int stored = work == FINISH_ALL && e->residual_bf16;
+                v[0] += vget(stored, whole, e->residual, in, n0);
+                if (n1 > 0) v[1] += vget(stored, whole, e->residual, in + W, n1);
+            }
+            if (work == FINISH_ALL && e->activation == DMI_ACT_RELU) v[0] = vrelu(v[0]), v[1] = vrelu(v[1]);
+        }
+        vput(bf16, whole, to->dst, out, v[0], n0);
+        if (n1 > 0) vput(bf16, whole, to->dst, out + W, v[1], n1);
+    }
+}
+
+static void finish(const real *sums, const int64_t *pixel, const int32_t *lane, int64_t count, int64_t limit,
+                   const target *to) {
+    const DMI_R(dmi_epilogue) *e = to->epilogue;
+    const int plain = !e->bias && !e->image_bias && e->activation == DMI_ACT_NONE && !e->residual_bf16;
+    const int whole = to->n == NR;
+    if (whole && plain && !e->residual && !to->dst_bf16)
+        finish_sums(FINISH_STORE, 1, 0, sums, pixel, lane, count, limit, to);
+    else if (whole && plain && e->residual && !to->dst_bf16)
+        finish_sums(FINISH_ADD, 1, 0, sums, pixel, lane, count, limit, to);
+    else if (whole)
+        finish_sums(FINISH_ALL, 1, to->dst_bf16, sums, pixel, lane, count, limit, to);
+    else
+        finish_sums(FINISH_ALL, 0, to->dst_bf16, sums, pixel, lane, count, limit, to);
 }
 
 static void run_phase(const job *j, const phase *f, const char *copy, int64_t rows, int64_t limit,
@@ -320,7 +355,7 @@ static void run_phase(const job *j, const phase *f, const char *copy, int64_t ro
             const int64_t count = imin(f->tile[i].count, end - f->tile[i].entry);
             from.a = copy + f->tile[i].entry * 64;
             if (f->taps > 0) multiply_table[count > TILE][to->n > TILE](&from, sums);
-            finish(sums, f->pixel + i * SPLIT_BLOCK, count, limit, to);
+            finish(sums, f->pixel + i * SPLIT_BLOCK, f->lane + i * SPLIT_BLOCK, count, limit, to);
         }
     }
 }
@@ -338,14 +373,12 @@ TILES static void run_block(void *arg, int64_t block, int32_t worker) {
     target to = {.dst = stored_to(g->dst_bf16, j->dst, first * j->ld_dst),
                  .epilogue = &e,
                  .ld_dst = j->ld_dst,
-                 .image_pixels = g->image_pixels,
                  .dst_bf16 = g->dst_bf16};
     if (images <= 0) return;
     if (j->epilogue) {
         e = *j->epilogue;
         if (e.image_bias) e.image_bias += image * e.image_bias_ld;
         if (e.residual) e.residual = stored_at(e.residual_bf16, e.residual, first * e.residual_ld);
-        if (images == 1) to.image_bias = e.image_bias;
     }
     copy_planes(j, image, images, q0, copy);
     claim_tiles();

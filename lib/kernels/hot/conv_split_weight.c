@@ -19,15 +19,16 @@ enum {
     COPY_BYTES = 1024 * 1024,
     SUM_REALS = SPLIT_BLOCK * SPLIT_BLOCK,
     MOST_SLOTS = 4,
-    SLOTS_BYTES = 4 * 1024 * 1024 /* where one copy is multiplied by many channels, repeating it costs little */
+    SLOTS_BYTES =
+        4 * 1024 * 1024 /* where one copy is multiplied by many channels, repeating it costs little */
 };
 
 typedef struct plan {
     int64_t batch, taps;
     int64_t a_c, b_c;
-    axis y, x;                                    /* src = a, dst = b */
-    int64_t pairs, groups;                        /* pairs of images of a chunk, chunks of the batch */
-    int64_t rows, bands;                          /* rows of b in a chunk, chunks of a pair */
+    axis y, x;             /* src = a, dst = b */
+    int64_t pairs, groups; /* pairs of images of a chunk, chunks of the batch */
+    int64_t rows, bands;   /* rows of b in a chunk, chunks of a pair */
     int64_t slots;
     int64_t a_tiles, b_tiles, a_blocks, b_blocks; /* of 16 and of 32 channels */
     int64_t a_low, a_step; /* bytes from a high part to its low part, 0: none, and to the next tile's */
@@ -259,7 +260,26 @@ typedef struct factors {
     int first;
 } factors;
 
-/* sums of one or two tiles of b's and of a's channels. */
+/* Tiles 4 and 5 are of b, 6 and 7 of a, 0 to 3 of sums. */
+TILES DMI_INLINE void load_b(int rows, int64_t step, const char *b) {
+    _tile_loadd(4, b, 64);
+    if (rows > 1) _tile_loadd(5, b + step, 64);
+}
+
+TILES DMI_INLINE void load_a(int columns, int64_t step, const char *a) {
+    _tile_loadd(6, a, 64);
+    if (columns > 1) _tile_loadd(7, a + step, 64);
+}
+
+TILES DMI_INLINE void add_products(int rows, int columns) {
+    _tile_dpbf16ps(0, 4, 6);
+    if (columns > 1) _tile_dpbf16ps(1, 4, 7);
+    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
+    if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
+}
+
+/* sums of one or two tiles of b's and of a's channels. Of the three products neighbours share a factor, so
+ * that four pairs of tiles are loaded and not six. */
 TILES DMI_INLINE void reduce(int rows, int columns, int a_low, int b_low, const factors *f, real *sums) {
     const int64_t part = b_low ? 2 * TILE_BYTES : TILE_BYTES;
     if (f->first) {
@@ -276,44 +296,16 @@ TILES DMI_INLINE void reduce(int rows, int columns, int a_low, int b_low, const 
     const char *b = f->b;
     for (int64_t s = 0; s < f->steps; s++, b += f->b_step) {
         const char *a = f->a + f->entry[s];
-        _tile_loadd(4, b, 64);
-        _tile_loadd(6, a, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if (columns > 1) {
-            _tile_loadd(7, a + f->a_step, 64);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-        if (rows > 1) {
-            _tile_loadd(5, b + part, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-        }
-        if (b_low) {
-            _tile_loadd(4, b + TILE_BYTES, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-            if (rows > 1) {
-                _tile_loadd(5, b + part + TILE_BYTES, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-            }
-            if (a_low) {
-                _tile_loadd(4, b, 64);
-                if (rows > 1) _tile_loadd(5, b + part, 64);
-            }
-        }
+        load_b(rows, part, b);
         if (a_low) {
-            _tile_loadd(6, a + f->a_low, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (columns > 1) {
-                _tile_loadd(7, a + f->a_low + f->a_step, 64);
-                _tile_dpbf16ps(1, 4, 7);
-            }
-            if (rows > 1) {
-                _tile_dpbf16ps(2, 5, 6);
-                if (columns > 1) _tile_dpbf16ps(3, 5, 7);
-            }
+            load_a(columns, f->a_step, a + f->a_low);
+            add_products(rows, columns);
         }
+        load_a(columns, f->a_step, a);
+        add_products(rows, columns);
+        if (!b_low) continue;
+        load_b(rows, part, b + TILE_BYTES);
+        add_products(rows, columns);
     }
     _tile_stored(0, sums, 64);
     if (columns > 1) _tile_stored(1, sums + TILE * TILE, 64);
