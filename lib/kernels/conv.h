@@ -12,8 +12,9 @@ enum { DMI_CONV_AUTO = 0, DMI_CONV_DIRECT = 1, DMI_CONV_WINOGRAD = 2 };
 /* Forward y = x * w; gradient for the input dx from dy; gradient for the weights dw from x and dy. */
 enum { DMI_CONV_FORWARD = 0, DMI_CONV_BACKWARD_DATA = 1, DMI_CONV_BACKWARD_WEIGHT = 2 };
 
-/* Products of split factors err by 5e-6 (root mean square). What a gradient is taken of has to be closer:
- * where a ReLU's sum is near 0, an error of the forward pass turns its gradient on or off. */
+/* Products of factors split into two err by 5e-6 (root mean square). What a gradient is taken of has to be
+ * closer: where a ReLU's sum is near 0, an error of the forward pass turns its gradient on or off. With
+ * GRADIENTS it is Winograd's algorithm, whose factors are split into three without a loss. */
 enum { DMI_SPLIT_NONE = 0, DMI_SPLIT_GRADIENTS = 1, DMI_SPLIT_ALL = 2 };
 
 typedef struct dmi_conv {
@@ -27,7 +28,7 @@ typedef struct dmi_conv {
     int32_t algorithm;      /* DMI_CONV_* */
     int32_t bf16;           /* DMI_BF16_*: IN0: x, OUT: y are stored so */
     int32_t bf16_products;  /* direct kernels may round their factors to bf16, as dmi_cpu_has_bf16() */
-    int32_t split_products; /* DMI_SPLIT_*: where AUTO may multiply factors split into two of bf16 */
+    int32_t split_products; /* DMI_SPLIT_*: where AUTO may multiply factors split into parts of bf16 */
 } dmi_conv;
 
 #endif

@@ -161,7 +161,8 @@ static double tolerance_of(const dmi_conv *c, int direction) {
     const double area = (double)(c->transposed ? c->in_h * c->in_w : c->out_h * c->out_w);
     const double terms[3] = {(double)c->in_c * taps, (double)c->out_c * taps, (double)c->batch * area};
     const double direct = DIRECT_TOLERANCE * (2 + sqrt(terms[direction]));
-    if (c->split_products) return fmax(direct, SPLIT_TOLERANCE);
+    if (c->split_products == DMI_SPLIT_ALL || (c->split_products && direction != DMI_CONV_FORWARD))
+        return fmax(direct, SPLIT_TOLERANCE);
     return c->algorithm == DMI_CONV_DIRECT || c->kernel_h != 3 ? direct : fmax(direct, WINOGRAD_TOLERANCE);
 }
 

@@ -96,6 +96,91 @@ static void not_finite(void **state) {
     }
 }
 
+/* ---- Winograd's products of factors split into three, which the forward pass of training has ---- */
+
+static void check_thirds(dmi_conv c, int64_t extra_ld) {
+    c.split_products = DMI_SPLIT_GRADIENTS;
+    check_all(c, extra_ld);
+}
+
+static void thirds(void **state) {
+    (void)state;
+    check_thirds(conv(3, 8, 8, 32, 32, 3, 1, 1), 0);
+    check_thirds(conv(9, 7, 7, 64, 48, 3, 1, 1), 3);
+    check_thirds(conv(17, 8, 7, 33, 40, 3, 1, 1), 1);
+    check_thirds(conv(2, 14, 13, 80, 65, 3, 1, 1), 0);
+    check_thirds(conv(1, 28, 28, 32, 64, 3, 1, 1), 16);
+    check_thirds(conv(3, 9, 9, 176, 96, 3, 1, 1), 0); /* rows are cut up in several groups */
+    check_thirds(conv(4, 28, 28, 32, 64, 3, 2, 1), 0);
+    check_thirds(conv(5, 14, 15, 40, 33, 3, 2, 1), 3);
+    check_thirds(transposed(5, 14, 14, 64, 32, 3, 2, 1, 1), 0);
+    check_thirds(transposed(3, 13, 16, 48, 35, 3, 2, 0, 0), 1);
+}
+
+static void thirds_with_epilogues(void **state) {
+    (void)state;
+    for (int parts = 0; parts < 16; parts++) {
+        dmi_conv c = conv(3, 7, 9, 40, 33, 3, 1, 1);
+        c.split_products = DMI_SPLIT_GRADIENTS;
+        check_case_epilogue(c, parts, parts % 3);
+    }
+}
+
+/* Largest error by the largest sum. */
+static double forward_error(geometry g, int32_t algorithm, const real *x, const real *w, const double *want) {
+    const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(DMI_ISA_AVX512);
+    const int64_t n = g.out_pixels * g.c.out_c;
+    buffer y = make_map(g.out_pixels, g.c.out_c, g.ldy);
+    double worst = 0, largest = 0;
+    g.c.algorithm = algorithm;
+    forward(k, contexts[1], &g, x, w, NULL, (real *)y.data);
+    for (int64_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)((real *)y.data)[i] - want[i]));
+        largest = fmax(largest, fabs(want[i]));
+    }
+    free_buffer(&y);
+    return worst / largest;
+}
+
+/* They lose nothing that f32 has: beside the transforms' errors theirs do not count. */
+static void thirds_are_exact(void **state) {
+    const dmi_conv cases[] = {conv(4, 16, 16, 64, 64, 3, 1, 1), conv(2, 32, 32, 32, 32, 3, 2, 1)};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        geometry g = make_geometry(cases[i], 0);
+        g.c.split_products = DMI_SPLIT_GRADIENTS;
+        buffer x = make_map(g.in_pixels, g.c.in_c, g.ldx), w = make_map(1, g.weights, g.weights);
+        double *want = reference(&g, DMI_CONV_FORWARD, (const real *)x.data, (const real *)w.data, NULL);
+        const double f32 =
+            forward_error(g, DMI_CONV_WINOGRAD, (const real *)x.data, (const real *)w.data, want);
+        const double split =
+            forward_error(g, DMI_CONV_AUTO, (const real *)x.data, (const real *)w.data, want);
+        assert_true(split > 0 && split < 1.25 * f32);
+        free(want);
+        free_buffer(&x);
+        free_buffer(&w);
+    }
+}
+
+/* What is not finite stays in its image, as NaN. */
+static void thirds_not_finite(void **state) {
+    const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(DMI_ISA_AVX512);
+    const uint32_t not_finite[] = {0x7FC00000, 0x7F800001, 0xFFFFFFFF, 0xFF800000};
+    geometry g = make_geometry(conv(2, 8, 8, 32, 32, 3, 1, 1), 0);
+    (void)state;
+    g.c.split_products = DMI_SPLIT_GRADIENTS;
+    for (int i = 0; i < 4; i++) {
+        buffer x = make_map(128, 32, 32), w = make_map(1, g.weights, g.weights), y = make_map(128, 32, 32);
+        memcpy((real *)x.data + 5 * 32, &not_finite[i], sizeof not_finite[i]);
+        forward(k, contexts[0], &g, (const real *)x.data, (const real *)w.data, NULL, (real *)y.data);
+        assert_true(isnan(((real *)y.data)[5 * 32]) && isnan(((real *)y.data)[12 * 32 + 31]));
+        for (int64_t p = 64 * 32; p < 128 * 32; p++) assert_true(isfinite(((real *)y.data)[p]));
+        free_buffer(&x);
+        free_buffer(&w);
+        free_buffer(&y);
+    }
+}
+
 /* It has no AMX_BF16, or DM_ISA leaves it out. */
 static void no_such_machine(void **state) {
     (void)state;
@@ -104,9 +189,17 @@ static void no_such_machine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stride1),    cmocka_unit_test(pointwise),    cmocka_unit_test(strides),
-        cmocka_unit_test(bands),      cmocka_unit_test(unequal_axes), cmocka_unit_test(every_epilogue),
+        cmocka_unit_test(stride1),
+        cmocka_unit_test(pointwise),
+        cmocka_unit_test(strides),
+        cmocka_unit_test(bands),
+        cmocka_unit_test(unequal_axes),
+        cmocka_unit_test(every_epilogue),
         cmocka_unit_test(not_finite),
+        cmocka_unit_test(thirds),
+        cmocka_unit_test(thirds_with_epilogues),
+        cmocka_unit_test(thirds_are_exact),
+        cmocka_unit_test(thirds_not_finite),
     };
     const struct CMUnitTest missing[] = {cmocka_unit_test(no_such_machine)};
     if (!dmi_cpu_has_amx()) return cmocka_run_group_tests(missing, NULL, NULL);

@@ -10,6 +10,8 @@ enum {
 };
 /* Products of split factors: blocks of 32 channels should be filled, and tiles of 16 pixels. */
 enum { SPLIT_MIN_CHANNELS = 32, SPLIT_MIN_PIXELS = 16 };
+/* Winograd's weights in thirds are six times as large as the weights: too much for a tile or two an image. */
+enum { THIRDS_MIN_SIDE = 7 };
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
  * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
@@ -36,6 +38,12 @@ static int split_fits(const dmi_conv *conv, int direction) {
     return CONV_HAVE_SPLIT && conv->split_products >= wanted && conv->algorithm == DMI_CONV_AUTO &&
            conv->groups == 1 && imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
            imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) >= SPLIT_MIN_PIXELS;
+}
+
+static int thirds_fit(const dmi_conv *conv) {
+    return CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE && conv->algorithm == DMI_CONV_AUTO &&
+           imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
+           imin(imin(conv->in_h, conv->out_h), imin(conv->in_w, conv->out_w)) >= THIRDS_MIN_SIDE;
 }
 
 int conv_winograd_kind(const dmi_conv *conv) {
@@ -106,6 +114,7 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     g.flat = !g.split && g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h &&
              src_w == dst_w;
     g.winograd = g.split ? WINOGRAD_NONE : conv_winograd_kind(conv);
+    g.thirds = g.winograd && thirds_fit(conv);
     const int products = !g.split && products_fit(conv, &g);
     if (products && g.winograd == WINOGRAD_STRIDE2 && conv->algorithm != DMI_CONV_WINOGRAD)
         g.winograd = WINOGRAD_NONE;

@@ -91,6 +91,7 @@ typedef struct gather {
     int32_t flat;     /* a matrix product: the batch is folded into y */
     int32_t winograd; /* WINOGRAD_* */
     int32_t split;    /* products of split factors; conv_split.h */
+    int32_t thirds;   /* winograd: products of factors split into three; conv_thirds.h */
     int32_t dot;      /* few output channels: scalar products */
     int32_t src_bf16, dst_bf16;
     int32_t products; /* 1: of bf16 factors, source and weights are rounded; conv_bf16.c */
@@ -263,9 +264,9 @@ void conv_direct_weight(dm_context *context, const dmi_conv *conv, const void *x
 /* Positions of a side of n pixels in WINOGRAD_STRIDE2. */
 int64_t conv_winograd_points(int64_t n);
 int64_t conv_winograd_pack_size(const gather *g);
-void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed);
+void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, void *packed);
 int64_t conv_winograd_scratch(const gather *g, int32_t workers);
-void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
                    const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch);
 int64_t conv_winograd_weight_scratch(const dmi_conv *conv, int32_t workers);
 void conv_winograd_weight(dm_context *context, const dmi_conv *conv, const void *x, int64_t ldx,

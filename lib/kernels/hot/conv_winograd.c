@@ -3,6 +3,7 @@
  * block or so, it is shared: the workers split its tiles, then the products, then its tiles again. How tiles
  * are cut changes no bit. */
 #include "kernels/hot/conv_stride2.h"
+#include "kernels/hot/conv_thirds.h"
 #include "kernels/hot/conv_transpose.h"
 
 /* A block's transforms fit in a second-level cache, unless the weights, which every block reads anew, are so
@@ -12,7 +13,8 @@ enum {
     LARGE_WEIGHTS = 1024 * 1024,
     MIN_TILES = 48,
     MIN_TILES_LARGE = 64,
-    MAX_TILES = 96
+    MAX_TILES = 96,
+    THIRDS_TILES = 2 * SPLIT_BLOCK
 };
 enum { SHARED_TILES = 4, PACK_CHANNELS = 64 }; /* pieces of work */
 
@@ -23,18 +25,20 @@ typedef struct plan {
     int64_t src_ld, dst_ld, v_stride, m_stride; /* padded channels, reals from one position to the next */
     int32_t shared;
     int64_t panel_parts; /* of a position's product when shared */
+    int64_t thirds;      /* bytes for the parts of a worker's rows */
 } plan;
 
 typedef struct workspace {
     tile_list list;
     real *zeros, *v, *m;
+    char *thirds;
 } workspace;
 
 typedef struct job {
     const gather *g;
     plan p;
     image_map src;
-    const real *u;
+    const char *u;
     const DMI_R(dmi_epilogue) * epilogue;
     void *dst;
     int64_t ld_dst;
@@ -53,9 +57,13 @@ static int64_t tiled_pixels(const gather *g, const axis *a) {
     return g->winograd == WINOGRAD_STRIDE2 && g->spread ? ceil_div(a->dst, 2) : a->dst;
 }
 
-/* Reals from one position of the weights to the next. */
+/* Bytes of a panel of the weights, and from one position of the weights to the next. */
+static int64_t panel_bytes(const gather *g) {
+    return g->thirds ? thirds_units(g->src_c) * THIRDS_BYTES : g->src_c * NR * (int64_t)sizeof(real);
+}
+
 static int64_t weight_stride(const gather *g) {
-    return g->panels * g->src_c * NR + LINE;
+    return g->panels * panel_bytes(g) + DMI_ALIGNMENT;
 }
 
 /* The most tiles that a block has, of any batch up to this one. */
@@ -65,9 +73,11 @@ static plan start_plan(const gather *g) {
     p.total = g->batch * p.ty.tiles * p.tx.tiles;
     p.src_ld = round_up(g->src_c, W);
     p.dst_ld = g->panels * NR;
+    p.thirds = g->thirds ? thirds_work(g->src_c) : 0;
     const int64_t fewest = conv_winograd_pack_size(g) > LARGE_WEIGHTS ? MIN_TILES_LARGE : MIN_TILES;
     p.tiles = BLOCK_BYTES / (p.positions * (p.src_ld + p.dst_ld) * (int64_t)sizeof(real));
     p.tiles = imin(imax(imin(p.tiles, MAX_TILES), fewest), p.total);
+    if (g->thirds) p.tiles = imin(THIRDS_TILES, p.total);
     return p;
 }
 
@@ -86,15 +96,17 @@ static plan make_plan(const gather *g, int32_t workers) {
     p.blocks = ceil_div(p.total, p.tiles);
     if (!p.shared && p.blocks < 8 * workers) p.blocks = round_up(p.blocks, workers);
     p.tiles = ceil_div(p.total, p.blocks);
+    if (g->thirds && !p.shared) p.tiles = imin(round_up(p.tiles, SPLIT_BLOCK), p.total);
     p.blocks = ceil_div(p.total, p.tiles);
     set_strides(&p);
     return p;
 }
 
-static workspace carve(const gather *g, const plan *p, bump *b) {
+static workspace carve(const gather *g, const plan *p, int32_t workers, bump *b) {
     workspace w = {0};
     w.list.tiles = (tile *)take(b, p->tiles * (int64_t)sizeof(tile));
     w.zeros = take_reals(b, g->src_c);
+    w.thirds = (char *)take(b, p->thirds * workers);
     /* A worker that takes one position after the other writes its product over the input of the one before,
      * which is still in the cache. */
     w.m = take_reals(b, (p->shared ? p->positions : p->positions + 1) * p->m_stride);
@@ -107,28 +119,32 @@ int64_t conv_winograd_scratch(const gather *g, int32_t workers) {
     plan p = start_plan(g);
     bump own = {0}, shared = {0};
     set_strides(&p);
-    carve(g, &p, &own);
+    carve(g, &p, 1, &own);
     if (workers == 1) return own.used;
     p.shared = 1;
     p.tiles = imin(p.total, p.tiles * workers);
     set_strides(&p);
-    carve(g, &p, &shared);
+    carve(g, &p, workers, &shared);
     return imax(own.used * workers, shared.used);
 }
 
 /* m = v u at one position for the panels [p0, p1). */
-static void multiply(const job *j, const workspace *w, int64_t position, int64_t p0, int64_t p1) {
+static void multiply(const job *j, const workspace *w, int32_t worker, int64_t position, int64_t p0,
+                     int64_t p1) {
     const plan *p = &j->p;
-    const int64_t panel = j->g->src_c * NR;
-    const real *v = w->v + position * p->v_stride,
-               *u = j->u + weight_of(j->g->winograd, position) * weight_stride(j->g);
-    real *m = w->m + position * p->m_stride;
+    const gather *g = j->g;
+    const char *u = j->u + weight_of(g->winograd, position) * weight_stride(g);
     int64_t from, to;
-    position_range(&w->list, j->g->winograd, position, &from, &to);
+    position_range(&w->list, g->winograd, position, &from, &to);
     if (from >= to) return;
-    for (int64_t i = p0; i < p1; i++)
-        conv_product(v + from * p->src_ld, p->src_ld, to - from, j->g->src_c, u + i * panel,
-                     m + from * p->dst_ld + i * NR, p->dst_ld);
+    const real *v = w->v + position * p->v_stride + from * p->src_ld;
+    real *m = w->m + position * p->m_stride + from * p->dst_ld;
+    if (g->thirds)
+        conv_thirds_product(v, p->src_ld, to - from, g->src_c, u + p0 * panel_bytes(g), p1 - p0, m + p0 * NR,
+                            p->dst_ld, w->thirds + worker * p->thirds);
+    for (int64_t i = p0; i < p1 && !g->thirds; i++)
+        conv_product(v, p->src_ld, to - from, g->src_c, (const real *)(u + i * panel_bytes(g)), m + i * NR,
+                     p->dst_ld);
 }
 
 static void transform_input(const job *j, const workspace *w, int64_t first, int64_t last) {
@@ -159,12 +175,14 @@ static void run_block(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const int64_t first = block * j->p.tiles, count = imin(j->p.tiles, j->p.total - first);
     bump b = {.base = j->scratch + worker * j->worker_bytes};
-    workspace w = carve(j->g, &j->p, &b);
+    workspace w = carve(j->g, &j->p, 1, &b);
     memset(w.zeros, 0, (size_t)j->g->src_c * sizeof(real));
     list_tiles(&w.list, &j->p.ty, &j->p.tx, first, count);
     transform_input(j, &w, 0, count);
+    if (j->g->thirds) conv_thirds_claim();
     for (int64_t position = 0; position < j->p.positions; position++)
-        multiply(j, &w, position, 0, j->g->panels);
+        multiply(j, &w, 0, position, 0, j->g->panels);
+    if (j->g->thirds) conv_thirds_release();
     transform_output(j, &w, 0, count);
 }
 
@@ -176,9 +194,10 @@ static void shared_input(void *arg, int64_t block, int32_t worker) {
 
 static void shared_multiply(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
-    (void)worker;
     const int64_t parts = j->p.panel_parts, part = block % parts, panels = j->g->panels;
-    multiply(j, j->shared, block / parts, panels * part / parts, panels * (part + 1) / parts);
+    if (j->g->thirds) conv_thirds_claim();
+    multiply(j, j->shared, worker, block / parts, panels * part / parts, panels * (part + 1) / parts);
+    if (j->g->thirds) conv_thirds_release();
 }
 
 static void shared_output(void *arg, int64_t block, int32_t worker) {
@@ -187,13 +206,13 @@ static void shared_output(void *arg, int64_t block, int32_t worker) {
     transform_output(j, j->shared, block * SHARED_TILES, imin((block + 1) * SHARED_TILES, j->p.total));
 }
 
-void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const real *packed,
+void conv_winograd(dm_context *context, const gather *g, const void *src, int64_t ld_src, const void *packed,
                    const DMI_R(dmi_epilogue) * epilogue, void *dst, int64_t ld_dst, void *scratch) {
-    job j = {
-        .g = g, .p = make_plan(g, dmi_num_workers(context)), .u = packed, .epilogue = epilogue, .dst = dst};
+    job j = {.g = g, .p = make_plan(g, dmi_num_workers(context)), .epilogue = epilogue, .dst = dst};
     bump b = {.base = (char *)scratch};
-    workspace w = carve(g, &j.p, &b);
+    workspace w = carve(g, &j.p, j.p.shared ? dmi_num_workers(context) : 1, &b);
     j.src = (image_map){.data = src, .ld = ld_src, .h = g->y.src, .w = g->x.src, .bf16 = g->src_bf16};
+    j.u = (const char *)packed;
     j.ld_dst = ld_dst;
     j.scratch = (char *)scratch;
     j.worker_bytes = b.used;
@@ -210,17 +229,17 @@ void conv_winograd(dm_context *context, const gather *g, const void *src, int64_
     dmi_parallel(context, pieces, shared_output, &j);
 }
 
-/* ---- weights: u[weight][panel][source channel][NR] ---- */
+/* ---- weights: u[weight][panel][source channel][NR], or [weight][panel] as conv_thirds.h has them ---- */
 
 typedef struct pack_job {
     const gather *g;
     const real *weights;
-    real *u;
+    char *u;
     int64_t parts;
 } pack_job;
 
 int64_t conv_winograd_pack_size(const gather *g) {
-    return WEIGHTS * weight_stride(g) * (int64_t)sizeof(real);
+    return WEIGHTS * weight_stride(g);
 }
 
 /* kernels[c][tap][0..NR) of the weights [destination channel][source channel][9], `count` source channels. */
@@ -248,25 +267,53 @@ static void spread_kernels(const gather *g, const real *weights, int64_t first, 
         }
 }
 
-/* Source channels of one panel, W at a time: those of a row of the weights are whole vectors. */
-static void pack_part(void *arg, int64_t block, int32_t worker) {
-    const pack_job *j = (const pack_job *)arg;
+static void transform_kernels(const gather *g, const real *kernels, real *u, int64_t stride) {
+    (g->winograd == WINOGRAD_STRIDE2 ? conv_stride2_kernel : conv_winograd_kernel)(kernels, u, stride);
+}
+
+/* W source channels from c on of one panel: those of a row of the weights are whole vectors. */
+static void pack_channels(const pack_job *j, int64_t panel, int64_t c, char *u) {
     const gather *g = j->g;
-    const int64_t panel = block / j->parts, part = block % j->parts, stride = weight_stride(g);
+    const int64_t first = panel * NR, n = imin(NR, g->dst_c - first), count = imin(W, g->src_c - c);
+    const int64_t stride = weight_stride(g) / (int64_t)sizeof(real);
+    real kernels[W * 9 * NR], *out = (real *)u + c * NR;
+    (g->spread ? spread_kernels : strided_kernels)(g, j->weights, first, n, c, count, kernels);
+    for (int64_t i = 0; i < count; i++) transform_kernels(g, kernels + i * 9 * NR, out + i * NR, stride);
+}
+
+/* 32 of them, in thirds. */
+static void pack_unit(const pack_job *j, int64_t panel, int64_t c, char *u) {
+    const gather *g = j->g;
     const int64_t first = panel * NR, n = imin(NR, g->dst_c - first);
-    const int64_t end = imin(g->src_c, (part + 1) * PACK_CHANNELS);
-    (void)worker;
-    for (int64_t c = part * PACK_CHANNELS; c < end; c += W) {
-        const int64_t count = imin(W, end - c);
-        real kernels[W * 9 * NR], *u = j->u + (panel * g->src_c + c) * NR;
-        (g->spread ? spread_kernels : strided_kernels)(g, j->weights, first, n, c, count, kernels);
-        for (int64_t i = 0; i < count; i++)
-            (g->winograd == WINOGRAD_STRIDE2 ? conv_stride2_kernel : conv_winograd_kernel)(
-                kernels + i * 9 * NR, u + i * NR, stride);
+    real kernels[2][TILE * 9 * NR], points[2][WEIGHTS * NR];
+    for (int half = 0; half < 2; half++) {
+        const int64_t from = c + half * TILE, count = imax(imin(TILE, g->src_c - from), 0);
+        if (count < TILE) memset(kernels[half], 0, sizeof kernels[half]);
+        if (count > 0)
+            (g->spread ? spread_kernels : strided_kernels)(g, j->weights, first, n, from, count,
+                                                           kernels[half]);
+    }
+    for (int64_t i = 0; i < TILE; i++) {
+        for (int half = 0; half < 2; half++)
+            transform_kernels(g, kernels[half] + i * 9 * NR, points[half], NR);
+        conv_thirds_kernels(points[0], points[1], WEIGHTS, i, u + c / SPLIT_BLOCK * THIRDS_BYTES,
+                            weight_stride(g));
     }
 }
 
-void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, real *packed) {
-    pack_job j = {.g = g, .weights = weights, .u = packed, .parts = ceil_div(g->src_c, PACK_CHANNELS)};
+static void pack_part(void *arg, int64_t block, int32_t worker) {
+    const pack_job *j = (const pack_job *)arg;
+    const gather *g = j->g;
+    const int64_t panel = block / j->parts, part = block % j->parts;
+    const int64_t end = imin(g->src_c, (part + 1) * PACK_CHANNELS);
+    char *u = j->u + panel * panel_bytes(g);
+    (void)worker;
+    for (int64_t c = part * PACK_CHANNELS; c < end; c += g->thirds ? SPLIT_BLOCK : W)
+        (g->thirds ? pack_unit : pack_channels)(j, panel, c, u);
+}
+
+void conv_winograd_pack(dm_context *context, const gather *g, const real *weights, void *packed) {
+    pack_job j = {.g = g, .weights = weights, .parts = ceil_div(g->src_c, PACK_CHANNELS)};
+    j.u = (char *)packed;
     dmi_parallel(context, g->panels * j.parts, pack_part, &j);
 }
