@@ -220,7 +220,7 @@ typedef struct factors {
     int64_t taps, units, unit, low;
 } factors;
 
-/* Tiles 4 and 5 are of pixels, 6 and 7 of weights, 0 to 3 of sums. */
+/* Rows are pixels, columns channels. */
 TILES DMI_INLINE void load_pixels(int rows, const char *a) {
     _tile_loadd(4, a, 64);
     if (rows > 1) _tile_loadd(5, a + TILE * 64, 64);
@@ -231,21 +231,11 @@ TILES DMI_INLINE void load_weights(int columns, const char *w) {
     if (columns > 1) _tile_loadd(7, w + TILE_BYTES, 64);
 }
 
-TILES DMI_INLINE void add_products(int rows, int columns) {
-    _tile_dpbf16ps(0, 4, 6);
-    if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
-    if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
-}
-
 /* sums[32][32] of one or two tiles of pixels and of channels. Of the three products neighbours share a
  * factor, so that four pairs of tiles are loaded and not six. */
 TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f, real *sums) {
     const char *w = f->w;
-    _tile_zero(0);
-    if (columns > 1) _tile_zero(1);
-    if (rows > 1) _tile_zero(2);
-    if (rows > 1 && columns > 1) _tile_zero(3);
+    clear_sums(rows, columns);
     for (int64_t i = 0; i < f->units; i++)
         for (int64_t t = 0; t < f->taps; t++, w += UNIT_BYTES) {
             const char *a = f->a + i * f->unit + f->tap[t];

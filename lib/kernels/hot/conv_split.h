@@ -97,6 +97,22 @@ TILES DMI_INLINE void release_tiles(void) {
     _tile_release();
 }
 
+/* Adds to the sums in tiles 0 to 3 the products of tiles 4 and 5, of rows, and 6 and 7, of columns; with one
+ * of either, the second's are left out. */
+TILES DMI_INLINE void add_products(int rows, int columns) {
+    _tile_dpbf16ps(0, 4, 6);
+    if (columns > 1) _tile_dpbf16ps(1, 4, 7);
+    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
+    if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
+}
+
+TILES DMI_INLINE void clear_sums(int rows, int columns) {
+    _tile_zero(0);
+    if (columns > 1) _tile_zero(1);
+    if (rows > 1) _tile_zero(2);
+    if (rows > 1 && columns > 1) _tile_zero(3);
+}
+
 /* The instructions on tiles are not ordered with stores of other variables by the compiler. */
 #define SETTLE_MEMORY() __asm__ volatile("" ::: "memory")
 

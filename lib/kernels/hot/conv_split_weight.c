@@ -260,7 +260,7 @@ typedef struct factors {
     int first;
 } factors;
 
-/* Tiles 4 and 5 are of b, 6 and 7 of a, 0 to 3 of sums. */
+/* Rows are channels of b, columns of a. */
 TILES DMI_INLINE void load_b(int rows, int64_t step, const char *b) {
     _tile_loadd(4, b, 64);
     if (rows > 1) _tile_loadd(5, b + step, 64);
@@ -271,22 +271,12 @@ TILES DMI_INLINE void load_a(int columns, int64_t step, const char *a) {
     if (columns > 1) _tile_loadd(7, a + step, 64);
 }
 
-TILES DMI_INLINE void add_products(int rows, int columns) {
-    _tile_dpbf16ps(0, 4, 6);
-    if (columns > 1) _tile_dpbf16ps(1, 4, 7);
-    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
-    if (rows > 1 && columns > 1) _tile_dpbf16ps(3, 5, 7);
-}
-
 /* sums of one or two tiles of b's and of a's channels. Of the three products neighbours share a factor, so
  * that four pairs of tiles are loaded and not six. */
 TILES DMI_INLINE void reduce(int rows, int columns, int a_low, int b_low, const factors *f, real *sums) {
     const int64_t part = b_low ? 2 * TILE_BYTES : TILE_BYTES;
     if (f->first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        clear_sums(rows, columns);
     } else {
         _tile_loadd(0, sums, 64);
         if (columns > 1) _tile_loadd(1, sums + TILE * TILE, 64);

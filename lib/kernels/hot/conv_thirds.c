@@ -30,7 +30,7 @@ DMI_INLINE void cut_rows(const real *a, int64_t ld, int64_t rows, int64_t depth,
     }
 }
 
-/* One part of a, in tiles 4 and 5, by one of the weights, in 6 and 7. */
+/* One part of a, and one of the weights. */
 TILES DMI_INLINE void load_rows(int rows, const char *a) {
     _tile_loadd(4, a, 64);
     if (rows > 1) _tile_loadd(5, a + TILE_BYTES, 64);
@@ -41,34 +41,24 @@ TILES DMI_INLINE void load_weights(const char *u) {
     _tile_loadd(7, u + TILE_BYTES, 64);
 }
 
-TILES DMI_INLINE void add_products(int rows) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    if (rows > 1) _tile_dpbf16ps(2, 5, 6);
-    if (rows > 1) _tile_dpbf16ps(3, 5, 7);
-}
-
 /* The small products first, in the order of the weights. */
 TILES DMI_INLINE void multiply(int rows, const char *a, const char *u, int64_t units, real *c, int64_t ld) {
     SETTLE_MEMORY();
-    _tile_zero(0);
-    _tile_zero(1);
-    if (rows > 1) _tile_zero(2);
-    if (rows > 1) _tile_zero(3);
+    clear_sums(rows, 2);
     for (int64_t i = 0; i < units; i++, a += THIRDS_BYTES, u += THIRDS_BYTES) {
         load_rows(rows, a);
         load_weights(u);
-        add_products(rows);
+        add_products(rows, 2);
         load_weights(u + PART_BYTES);
-        add_products(rows);
+        add_products(rows, 2);
         load_rows(rows, a + PART_BYTES);
-        add_products(rows);
+        add_products(rows, 2);
         load_weights(u + 2 * PART_BYTES);
-        add_products(rows);
+        add_products(rows, 2);
         load_rows(rows, a + 2 * PART_BYTES);
-        add_products(rows);
+        add_products(rows, 2);
         load_rows(rows, a);
-        add_products(rows);
+        add_products(rows, 2);
     }
     _tile_stored(0, c, ld * 4);
     _tile_stored(1, c + TILE, ld * 4);
