@@ -163,53 +163,47 @@ static void find_phases(job *j, const char *packed) {
 
 /* ---- the copy ---- */
 
-DMI_INLINE void copy_pixel(int bf16, const void *from, int64_t channels, char *out, const plan *p) {
-    int64_t c = 0;
-    for (; c + SPLIT_BLOCK <= channels; c += SPLIT_BLOCK, out += p->unit)
-        store_words(vget(bf16, 1, from, c, W), vget(bf16, 1, from, c + W, W), out, bf16 ? 0 : p->low);
-    if (c < channels)
-        store_words(vget(bf16, 0, from, c, channels - c), vget(bf16, 0, from, c + W, channels - c - W), out,
-                    bf16 ? 0 : p->low);
-}
-
 static void clear_pixel(const plan *p, char *out) {
     const int64_t parts = p->units * (p->low ? 2 : 1);
     for (int64_t i = 0; i < parts; i++) memset(out + i * p->planes.entries * 64, 0, 64);
 }
 
-DMI_INLINE void copy_row(int bf16, const job *j, const void *row, int64_t px, char *out) {
-    const axis *x = &j->g->x;
+DMI_INLINE void copy_pixel(int bf16, const job *j, int64_t image, int64_t pixel, char *out) {
+    const gather *g = j->g;
     const plan *p = &j->p;
-    const int64_t step = p->planes.lanes * 64;
-    for (int64_t i = 0, at = x->low + px; i < p->planes.pitch; i++, at += x->step, out += step) {
-        if (row && at >= 0 && at < x->src)
-            copy_pixel(bf16, stored_at(bf16, row, at * j->ld_src), j->g->src_c, out, p);
-        else
-            clear_pixel(p, out);
+    const int64_t channels = g->src_c, low = bf16 ? 0 : p->low;
+    int64_t c = 0;
+    if (pixel < 0) {
+        clear_pixel(p, out);
+        return;
     }
+    const void *from = stored_at(bf16, j->src, (image * g->y.src * g->x.src + pixel) * j->ld_src);
+    for (; c + SPLIT_BLOCK <= channels; c += SPLIT_BLOCK, out += p->unit)
+        store_words(vget(bf16, 1, from, c, W), vget(bf16, 1, from, c + W, W), out, low);
+    if (c < channels)
+        store_words(vget(bf16, 0, from, c, channels - c), vget(bf16, 0, from, c + W, channels - c - W), out,
+                    low);
 }
 
-/* Rows [q0, q0 + rows) of `images` images, for the kernel. */
+static void copy_f32(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pixel(0, (const job *)j, image, pixel, out);
+}
+
+static void copy_bf16(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pixel(1, (const job *)j, image, pixel, out);
+}
+
+/* Rows from q0 on of `images` images, for the kernel. */
 static void copy_planes(const job *j, int64_t image, int64_t images, int64_t q0, char *out) {
     const gather *g = j->g;
     const planes *n = &j->p.planes;
-    const int64_t row_bytes = n->pitch * n->lanes * 64, rows = n->y * n->x * n->height;
-    for (int64_t i = 0; i < images; i++) {
-        const int64_t first = (image + i) * g->y.src * g->x.src;
-        for (int64_t row = 0; row < rows; row++) {
-            const int64_t plane = row / n->height;
-            const int64_t y = g->y.low + (q0 + row % n->height) * g->y.step + plane / n->x;
-            const void *from = y < 0 || y >= g->y.src
-                                   ? NULL
-                                   : stored_at(g->src_bf16, j->src, (first + y * g->x.src) * j->ld_src);
-            char *to = out + row * row_bytes + i * 64;
-            if (g->src_bf16)
-                copy_row(1, j, from, plane % n->x, to);
-            else
-                copy_row(0, j, from, plane % n->x, to);
-        }
-    }
-    for (int64_t i = 0; i < n->shared * n->lanes; i++) clear_pixel(&j->p, out + rows * row_bytes + i * 64);
+    const int64_t last = n->y * n->x * n->height * n->pitch * n->lanes;
+    for (int64_t i = 0; i < images; i++)
+        if (g->src_bf16)
+            copy_lane(n, &g->y, &g->x, q0, copy_bf16, j, image + i, out + i * 64);
+        else
+            copy_lane(n, &g->y, &g->x, q0, copy_f32, j, image + i, out + i * 64);
+    for (int64_t i = 0; i < n->shared * n->lanes; i++) clear_pixel(&j->p, out + (last + i) * 64);
 }
 
 /* ---- products ---- */

@@ -72,6 +72,25 @@ static inline plane_cut cut_plane(const planes *p, int64_t rows, int64_t width, 
     return rows * run_cost(row, size) <= run_cost(all.entries, size) ? each : all;
 }
 
+/* Copies one pixel of an image, or of it and its partner, to all tiles at out; -1: there is none. */
+typedef void (*copy_pixel_fn)(const void *job, int64_t image, int64_t pixel, char *out);
+
+/* A lane of the planes, from row q0 of the centre of the kernel on; `copy` is a constant where this is
+ * inlined. */
+DMI_INLINE void copy_lane(const planes *p, const axis *y, const axis *x, int64_t q0, copy_pixel_fn copy,
+                          const void *job, int64_t image, char *out) {
+    const int64_t step = p->lanes * 64;
+    for (int64_t plane = 0; plane < p->y * p->x; plane++)
+        for (int64_t i = 0; i < p->height; i++) {
+            const int64_t from_y = y->low + (q0 + i) * y->step + plane / p->x;
+            const int inside_y = from_y >= 0 && from_y < y->src;
+            int64_t from_x = x->low + plane % p->x;
+            for (int64_t k = 0; k < p->pitch; k++, from_x += x->step, out += step)
+                copy(job, image, inside_y && from_x >= 0 && from_x < x->src ? from_y * x->src + from_x : -1,
+                     out);
+        }
+}
+
 #if CONV_HAVE_SPLIT
 
 /* Functions that name the instructions they need, as in conv_bf16.c; who calls them has asked the processor

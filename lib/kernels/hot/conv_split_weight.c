@@ -131,60 +131,48 @@ int64_t conv_split_weight_scratch(const dmi_conv *conv, int32_t workers) {
 
 /* ---- a chunk's copies ---- */
 
-/* One pixel of two images; NULL: it is not there. */
-DMI_INLINE void copy_pair(int bf16, const void *first, const void *second, int64_t channels, char *out,
-                          const plan *p) {
-    for (int64_t c = 0; c < channels; c += TILE, out += p->a_step) {
-        const int64_t n = channels - c;
-        const vf v = n >= W ? vget(bf16, 1, first, c, W) : vget(bf16, 0, first, c, n);
-        vf u = vzero();
-        if (second) u = n >= W ? vget(bf16, 1, second, c, W) : vget(bf16, 0, second, c, n);
-        store_words(v, u, out, bf16 ? 0 : p->a_low);
-    }
-}
-
 static void clear_entry(const plan *p, char *out) {
     const int64_t parts = p->a_tiles * (p->a_low ? 2 : 1);
     for (int64_t i = 0; i < parts; i++) memset(out + i * p->planes.entries * 64, 0, 64);
 }
 
-DMI_INLINE void copy_row(int bf16, const job *j, const void *first, const void *second, int64_t px,
-                         char *out) {
+/* One pixel of an image and of the next, where there are such. */
+DMI_INLINE void copy_pair(int bf16, const job *j, int64_t image, int64_t pixel, char *out) {
     const plan *p = &j->p;
-    const axis *x = &p->x;
-    const int64_t step = p->planes.lanes * 64;
-    for (int64_t i = 0, at = x->low + px; i < p->planes.pitch; i++, at += x->step, out += step) {
-        if (first && at >= 0 && at < x->src)
-            copy_pair(bf16, stored_at(bf16, first, at * j->ld_a),
-                      second ? stored_at(bf16, second, at * j->ld_a) : NULL, p->a_c, out, p);
-        else
-            clear_entry(p, out);
+    const int64_t size = p->y.src * p->x.src, low = bf16 ? 0 : p->a_low;
+    if (pixel < 0 || image >= p->batch) {
+        clear_entry(p, out);
+        return;
     }
+    const void *first = stored_at(bf16, j->a, (image * size + pixel) * j->ld_a);
+    const void *second = image + 1 < p->batch ? stored_at(bf16, first, size * j->ld_a) : NULL;
+    for (int64_t c = 0; c < p->a_c; c += TILE, out += p->a_step) {
+        const int64_t n = p->a_c - c;
+        const vf v = n >= W ? vget(bf16, 1, first, c, W) : vget(bf16, 0, first, c, n);
+        vf u = vzero();
+        if (second) u = n >= W ? vget(bf16, 1, second, c, W) : vget(bf16, 0, second, c, n);
+        store_words(v, u, out, low);
+    }
+}
+
+static void copy_f32(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pair(0, (const job *)j, image, pixel, out);
+}
+
+static void copy_bf16(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pair(1, (const job *)j, image, pixel, out);
 }
 
 static void copy_planes(const job *j, int64_t image, int64_t q0, char *out) {
     const plan *p = &j->p;
     const planes *n = &p->planes;
-    const int64_t row_bytes = n->pitch * n->lanes * 64, rows = n->y * n->x * n->height;
-    const int64_t size = p->y.src * p->x.src;
-    for (int64_t lane = 0; lane < n->lanes; lane++) {
-        const int64_t first = image + 2 * lane;
-        for (int64_t row = 0; row < rows; row++) {
-            const int64_t plane = row / n->height;
-            const int64_t y = p->y.low + (q0 + row % n->height) * p->y.step + plane / n->x;
-            const int64_t at = (first * size + y * p->x.src) * j->ld_a;
-            const int inside = y >= 0 && y < p->y.src && first < p->batch;
-            const void *one = inside ? stored_at(p->a_bf16, j->a, at) : NULL;
-            const void *two =
-                inside && first + 1 < p->batch ? stored_at(p->a_bf16, one, size * j->ld_a) : NULL;
-            char *to = out + row * row_bytes + lane * 64;
-            if (p->a_bf16)
-                copy_row(1, j, one, two, plane % n->x, to);
-            else
-                copy_row(0, j, one, two, plane % n->x, to);
-        }
-    }
-    for (int64_t i = 0; i < n->shared * n->lanes + TILE; i++) clear_entry(p, out + rows * row_bytes + i * 64);
+    const int64_t last = n->y * n->x * n->height * n->pitch * n->lanes;
+    for (int64_t lane = 0; lane < n->lanes; lane++)
+        if (p->a_bf16)
+            copy_lane(n, &p->y, &p->x, q0, copy_bf16, j, image + 2 * lane, out + lane * 64);
+        else
+            copy_lane(n, &p->y, &p->x, q0, copy_f32, j, image + 2 * lane, out + lane * 64);
+    for (int64_t i = 0; i < n->shared * n->lanes + TILE; i++) clear_entry(p, out + (last + i) * 64);
 }
 
 /* The steps of `rows` rows of b from q0 on: their entries in a, their pixels in b; returns their number. */
