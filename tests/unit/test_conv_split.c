@@ -105,12 +105,12 @@ static void check_thirds(dmi_conv c, int64_t extra_ld) {
 
 static void thirds(void **state) {
     (void)state;
-    check_thirds(conv(3, 8, 8, 32, 32, 3, 1, 1), 0);
-    check_thirds(conv(9, 7, 7, 64, 48, 3, 1, 1), 3);
-    check_thirds(conv(17, 8, 7, 33, 40, 3, 1, 1), 1);
-    check_thirds(conv(2, 14, 13, 80, 65, 3, 1, 1), 0);
+    check_thirds(conv(3, 14, 16, 32, 32, 3, 1, 1), 0);
+    check_thirds(conv(9, 15, 14, 64, 48, 3, 1, 1), 3);
+    check_thirds(conv(5, 17, 14, 33, 40, 3, 1, 1), 1);
+    check_thirds(conv(2, 14, 19, 80, 65, 3, 1, 1), 0);
     check_thirds(conv(1, 28, 28, 32, 64, 3, 1, 1), 16);
-    check_thirds(conv(3, 9, 9, 176, 96, 3, 1, 1), 0); /* rows are cut up in several groups */
+    check_thirds(conv(1, 14, 14, 176, 48, 3, 1, 1), 0); /* rows are cut up in several groups */
     check_thirds(conv(4, 28, 28, 32, 64, 3, 2, 1), 0);
     check_thirds(conv(5, 14, 15, 40, 33, 3, 2, 1), 3);
     check_thirds(transposed(5, 14, 14, 64, 32, 3, 2, 1, 1), 0);
@@ -120,7 +120,7 @@ static void thirds(void **state) {
 static void thirds_with_epilogues(void **state) {
     (void)state;
     for (int parts = 0; parts < 16; parts++) {
-        dmi_conv c = conv(3, 7, 9, 40, 33, 3, 1, 1);
+        dmi_conv c = conv(2, 15, 14, 40, 33, 3, 1, 1);
         c.split_products = DMI_SPLIT_GRADIENTS;
         check_case_epilogue(c, parts, parts % 3);
     }
@@ -166,15 +166,15 @@ static void thirds_are_exact(void **state) {
 static void thirds_not_finite(void **state) {
     const DMI_R(dmi_kernels) *k = DMI_R(dmi_kernels_for)(DMI_ISA_AVX512);
     const uint32_t not_finite[] = {0x7FC00000, 0x7F800001, 0xFFFFFFFF, 0xFF800000};
-    geometry g = make_geometry(conv(2, 8, 8, 32, 32, 3, 1, 1), 0);
+    geometry g = make_geometry(conv(2, 14, 14, 32, 32, 3, 1, 1), 0);
     (void)state;
     g.c.split_products = DMI_SPLIT_GRADIENTS;
     for (int i = 0; i < 4; i++) {
-        buffer x = make_map(128, 32, 32), w = make_map(1, g.weights, g.weights), y = make_map(128, 32, 32);
+        buffer x = make_map(392, 32, 32), w = make_map(1, g.weights, g.weights), y = make_map(392, 32, 32);
         memcpy((real *)x.data + 5 * 32, &not_finite[i], sizeof not_finite[i]);
         forward(k, contexts[0], &g, (const real *)x.data, (const real *)w.data, NULL, (real *)y.data);
-        assert_true(isnan(((real *)y.data)[5 * 32]) && isnan(((real *)y.data)[12 * 32 + 31]));
-        for (int64_t p = 64 * 32; p < 128 * 32; p++) assert_true(isfinite(((real *)y.data)[p]));
+        assert_true(isnan(((real *)y.data)[5 * 32]) && isnan(((real *)y.data)[18 * 32 + 31]));
+        for (int64_t p = 196 * 32; p < 392 * 32; p++) assert_true(isfinite(((real *)y.data)[p]));
         free_buffer(&x);
         free_buffer(&w);
         free_buffer(&y);

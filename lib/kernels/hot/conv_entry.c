@@ -10,8 +10,8 @@ enum {
 };
 /* Products of split factors: blocks of 32 channels should be filled, and tiles of 16 pixels. */
 enum { SPLIT_MIN_CHANNELS = 32, SPLIT_MIN_PIXELS = 16 };
-/* Winograd's weights in thirds are six times as large as the weights: too much for a tile or two an image. */
-enum { THIRDS_MIN_SIDE = 7 };
+/* Winograd's weights in thirds are six times as large as the weights: too much work for few pixels. */
+enum { THIRDS_MIN_SIDE = 14 };
 /* Below this number of pixels a weight's gradient is a sum of too few terms to hide the rounding of the
  * transforms, whatever algorithm is asked for. */
 enum { WINOGRAD_MIN_TERMS = 128 };
@@ -43,7 +43,7 @@ static int split_fits(const dmi_conv *conv, int direction) {
 static int thirds_fit(const dmi_conv *conv) {
     return CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE && conv->algorithm == DMI_CONV_AUTO &&
            imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
-           imin(imin(conv->in_h, conv->out_h), imin(conv->in_w, conv->out_w)) >= THIRDS_MIN_SIDE;
+           imin(imax(conv->in_h, conv->out_h), imax(conv->in_w, conv->out_w)) >= THIRDS_MIN_SIDE;
 }
 
 int conv_winograd_kind(const dmi_conv *conv) {
