@@ -5,15 +5,14 @@
 /* Bytes of activations of a lane. Inference: of 2 to 24 MB the best for four networks, as every piece reads
  * all weights; and LANE_IMAGES at least, but where these need more than LANE_MOST, threads share pieces:
  * memory must not grow with them. A piece that packs all weights again has to be larger. Training: a piece
- * reads all packed weights, or packs them, and adds up a gradient of its own; at LANE_WEIGHTS times them that
- * costs a few percent, so smaller pieces than that are not made. */
+ * transforms all weights, twice, and adds up a gradient of its own; at LANE_WEIGHTS times them that costs a
+ * few percent, so smaller pieces than that are not made. */
 enum {
     MEGABYTE = 1024 * 1024,
     INFER_LANE_BYTES = 10 * MEGABYTE,
     REPACK_LANE_BYTES = 96 * MEGABYTE,
     LANE_MOST = 64 * MEGABYTE,
     TRAIN_LANE_BYTES = 20 * MEGABYTE,
-    TRAIN_KEPT_BYTES = 48 * MEGABYTE,
     LANE_WEIGHTS = 5,
     LANE_IMAGES = 4
 };
@@ -99,16 +98,6 @@ static int keep_busy(int64_t pieces, int64_t workers) {
     return workers > 1 && 5 * pieces >= 4 * ceil_div(pieces, workers) * workers;
 }
 
-/* Weights that several pieces use are packed once in a step where they are small enough to be kept. */
-static dm_status keep_packed(dm_session *s) {
-    dm_session one = *s;
-    one.repack = 0;
-    const dm_status status = dmi_session_plan(&one, 1);
-    s->repack = status != DM_OK || one.plan.packed_size > TRAIN_KEPT_BYTES;
-    dmi_plan_destroy(s->net, &one.plan);
-    return status;
-}
-
 dm_status dmi_lanes_plan_training(dm_session *s, int64_t images) {
     dm_status status = DM_OK;
     const int64_t batch = s->options.batch, weights = s->net->flat_size * dm_dtype_size(s->dtype);
@@ -123,7 +112,6 @@ dm_status dmi_lanes_plan_training(dm_session *s, int64_t images) {
         s->pieces = ceil_div(batch, images);
     }
     if (s->pieces == 1) return DM_OK;
-    DM_TRY(keep_packed(s));
     s->options.batch = (int32_t)ceil_div(batch, s->pieces);
     s->num_slots = 1;
     if (!keep_busy(s->pieces, workers)) return DM_OK;

@@ -24,10 +24,10 @@ struct dm_session {
     uint64_t weights_version;  /* of the packed weights; 0: none yet */
     int64_t forward_batch;     /* of the last forward, 0: none, or its values are gone */
     int64_t chunk;             /* images that the plan is for: INFER passes a batch through in pieces */
-    int32_t repack;        /* as in dmi_call: unless inference, or pieces of training, keep packed weights */
-    int64_t repack_images; /* so many at least are worth it */
-    int32_t is_lane;       /* its arena, packed weights and weights are another session's */
-    int32_t num_lanes;     /* 0, or the number of workers */
+    int32_t repack;            /* as in dmi_call: always but for inference that keeps packed weights */
+    int64_t repack_images;     /* so many at least are worth it */
+    int32_t is_lane;           /* its arena, packed weights and weights are another session's */
+    int32_t num_lanes;         /* 0, or the number of workers */
     dm_session **lanes;
     int64_t pieces; /* of a batch of training */
     float *slots;   /* [num_slots][flat_size], TRAIN: gradients of pieces before they are added up, then 0 */

@@ -68,41 +68,30 @@ static size_t sums_size(const dmi_call *call) {
     return align64((size_t)(call->batch * call->out_shape.c) * sizeof(real));
 }
 
-static size_t pack_size(const dmi_call *call, const dmi_conv *conv, int direction) {
-    const DMI_R(dmi_kernels) *k = call->kernels;
-    return align64(k->conv_pack_size(conv, direction));
-}
-
 static void sizes(const dmi_call *call, int train, dmi_op_sizes *sizes) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
     const int32_t workers = dmi_num_workers(call->context);
-    const size_t packed = pack_size(call, &conv, DMI_CONV_FORWARD);
-    *sizes = (dmi_op_sizes){.packed = call->repack ? 0 : packed};
-    sizes->scratch_forward = k->conv_scratch(&conv, DMI_CONV_FORWARD, workers) + (call->repack ? packed : 0);
+    *sizes = (dmi_op_sizes){0};
+    sizes->packed = k->conv_pack_size(&conv, DMI_CONV_FORWARD);
+    sizes->scratch_forward = k->conv_scratch(&conv, DMI_CONV_FORWARD, workers);
+    if (call->repack) {
+        sizes->scratch_forward += align64(sizes->packed);
+        sizes->packed = 0;
+    }
     if (!train) return;
     const size_t weight = k->conv_scratch(&conv, DMI_CONV_BACKWARD_WEIGHT, workers);
-    const size_t packed_back = pack_size(call, &conv, DMI_CONV_BACKWARD_DATA);
-    const size_t data =
-        k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers) + (call->repack ? packed_back : 0);
+    const size_t data = k->conv_scratch(&conv, DMI_CONV_BACKWARD_DATA, workers) +
+                        align64(k->conv_pack_size(&conv, DMI_CONV_BACKWARD_DATA));
     const size_t sums = sums_size(call);
-    if (!call->repack) sizes->packed += packed_back;
     sizes->scratch_backward = data > weight ? data : weight;
     if (sums > sizes->scratch_backward) sizes->scratch_backward = sums;
-}
-
-/* The kept weights of the input gradient lie behind those of the forward pass. */
-static void *packed_for_backward(const dmi_call *call, const dmi_conv *conv) {
-    return (char *)call->packed + pack_size(call, conv, DMI_CONV_FORWARD);
 }
 
 static void pack(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const dmi_conv conv = geometry(call);
     k->conv_pack(call->context, &conv, DMI_CONV_FORWARD, call->param[0], call->packed);
-    if (call->din[0])
-        k->conv_pack(call->context, &conv, DMI_CONV_BACKWARD_DATA, call->param[0],
-                     packed_for_backward(call, &conv));
 }
 
 /* Into scratch memory that the layers share; the weights are still in the cache when they are used. */
@@ -110,7 +99,7 @@ static void *pack_in_scratch(const dmi_call *call, const dmi_conv *conv, int dir
     const DMI_R(dmi_kernels) *k = call->kernels;
     void *packed = call->scratch;
     k->conv_pack(call->context, conv, direction, call->param[0], packed);
-    *scratch = (char *)packed + pack_size(call, conv, direction);
+    *scratch = (char *)packed + align64(k->conv_pack_size(conv, direction));
     return packed;
 }
 
@@ -146,9 +135,8 @@ static void backward(const dmi_call *call) {
         k->conv_backward_weight(call->context, &conv, call->in[0], call->in_ld[0], call->dout, conv.out_c,
                                 call->dparam[0], call->scratch);
     if (call->din[0]) {
-        void *scratch = call->scratch;
-        const void *packed = call->packed ? packed_for_backward(call, &conv)
-                                          : pack_in_scratch(call, &conv, DMI_CONV_BACKWARD_DATA, &scratch);
+        void *scratch;
+        const void *packed = pack_in_scratch(call, &conv, DMI_CONV_BACKWARD_DATA, &scratch);
         k->conv_backward_data(call->context, &conv, call->dout, conv.out_c, packed, call->din[0], conv.in_c,
                               call->accumulate[0], scratch);
     }
