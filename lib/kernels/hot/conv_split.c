@@ -60,6 +60,32 @@ static int fits(const gather *g, int64_t rows, int64_t images) {
     return copy_bytes(g, &n) <= COPY_BYTES;
 }
 
+/* Of the tiles of all phases of `images` images. */
+static int64_t group_cost(const gather *g, int64_t rows, int64_t images) {
+    const planes n = make_planes(&g->y, &g->x, rows, images);
+    int64_t cost = 0;
+    for (int64_t ry = 0; ry < g->y.phases; ry++)
+        for (int64_t rx = 0; rx < g->x.phases; rx++) {
+            const int64_t height = imin(rows, axis_phase_count(&g->y, ry));
+            const int64_t width = axis_phase_count(&g->x, rx);
+            if (height <= 0 || width <= 0) continue;
+            const plane_cut cut = cut_plane(&n, height, width, TILE);
+            cost += cut.runs * run_cost(cut.entries, TILE);
+        }
+    return cost;
+}
+
+/* Up to `most` images a group, so many that the batch has the fewest tiles: a last group that is not full
+ * costs as much as a full one. */
+static int64_t best_images(const gather *g, int64_t rows, int64_t most) {
+    int64_t best = most, least = INT64_MAX;
+    for (int64_t images = most; images > 0; images--) {
+        const int64_t cost = ceil_div(g->batch, images) * group_cost(g, rows, images);
+        if (cost < least) best = images, least = cost;
+    }
+    return best;
+}
+
 /* With no workers: the largest copy that any batch up to this one, and any number of workers, makes. */
 static plan make_plan(const gather *g, int32_t workers) {
     plan p = {.units = ceil_div(g->src_c, SPLIT_BLOCK)};
@@ -69,8 +95,8 @@ static plan make_plan(const gather *g, int32_t workers) {
     if (p.images == 1)
         while (p.rows > 1 && !fits(g, p.rows, 1)) p.rows = ceil_div(p.rows, 2);
     if (workers > 1) p.images = imin(p.images, ceil_div(g->batch, 2 * (int64_t)workers));
+    if (workers > 0) p.images = best_images(g, p.rows, p.images);
     p.groups = ceil_div(g->batch, p.images);
-    if (workers > 0) p.images = ceil_div(g->batch, p.groups);
     p.bands = ceil_div(g->y.count, p.rows);
     const int64_t wanted = 2 * (int64_t)workers;
     if (workers > 1 && p.groups * p.bands < wanted) {
