@@ -107,12 +107,16 @@ TILES void conv_thirds_release(void) {
     release_tiles();
 }
 
-void conv_thirds_kernels(const real *lower, const real *upper, int64_t weights, int64_t n, char *out,
-                         int64_t stride) {
+void conv_thirds_kernels(const real *points, int64_t weights, int64_t n, char *out, int64_t stride) {
+    const int64_t channel = weights * NR;
     out += n * 64;
-    for (int64_t w = 0; w < weights; w++, lower += NR, upper += NR, out += stride) {
-        store_thirds(vload(lower), vload(upper), out + 2 * PART_BYTES, -PART_BYTES);
-        store_thirds(vload(lower + W), vload(upper + W), out + 2 * PART_BYTES + TILE_BYTES, -PART_BYTES);
+    for (int64_t w = 0; w < weights; w++, points += NR, out += stride) {
+        const real *at = points;
+        for (int64_t row = 0; row < THIRDS_ROWS; row++, at += 2 * channel) {
+            char *to = out + 2 * PART_BYTES + row * 64;
+            store_thirds(vload(at), vload(at + channel), to, -PART_BYTES);
+            store_thirds(vload(at + W), vload(at + channel + W), to + TILE_BYTES, -PART_BYTES);
+        }
     }
 }
 
@@ -127,9 +131,8 @@ void conv_thirds_claim(void) {}
 
 void conv_thirds_release(void) {}
 
-void conv_thirds_kernels(const real *lower, const real *upper, int64_t weights, int64_t n, char *out,
-                         int64_t stride) {
-    (void)lower, (void)upper, (void)weights, (void)n, (void)out, (void)stride;
+void conv_thirds_kernels(const real *points, int64_t weights, int64_t n, char *out, int64_t stride) {
+    (void)points, (void)weights, (void)n, (void)out, (void)stride;
 }
 
 #endif

@@ -15,6 +15,8 @@
 
 /* Bytes of the weights of 32 x 32 channels, and of 32 rows of a of 32 channels. */
 enum { THIRDS_BYTES = 6 * TILE_BYTES };
+/* Of a weight's tiles, written one after the other from transforms that stay in a first-level cache. */
+enum { THIRDS_ROWS = 8 };
 
 static inline int64_t thirds_units(int64_t depth) {
     return ceil_div(depth, SPLIT_BLOCK);
@@ -37,9 +39,8 @@ void conv_thirds_product(const real *a, int64_t ld_a, int64_t count, int64_t dep
 void conv_thirds_claim(void);
 void conv_thirds_release(void);
 
-/* Row n of all the weights of a unit, from transforms of its channels n and n + 16, [weight][NR] each; the
- * next weight's unit is at out + stride bytes. */
-void conv_thirds_kernels(const real *lower, const real *upper, int64_t weights, int64_t n, char *out,
-                         int64_t stride);
+/* THIRDS_ROWS rows from row n on of all the weights of a unit, from the transforms of a row's channels n and
+ * n + 16, points[row][channel][weight][NR]; the next weight's unit is at out + stride bytes. */
+void conv_thirds_kernels(const real *points, int64_t weights, int64_t n, char *out, int64_t stride);
 
 #endif

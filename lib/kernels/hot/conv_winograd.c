@@ -285,7 +285,7 @@ static void pack_channels(const pack_job *j, int64_t panel, int64_t c, char *u) 
 static void pack_unit(const pack_job *j, int64_t panel, int64_t c, char *u) {
     const gather *g = j->g;
     const int64_t first = panel * NR, n = imin(NR, g->dst_c - first);
-    real kernels[2][TILE * 9 * NR], points[2][WEIGHTS * NR];
+    real kernels[2][TILE * 9 * NR], points[THIRDS_ROWS][2][WEIGHTS * NR];
     for (int half = 0; half < 2; half++) {
         const int64_t from = c + half * TILE, count = imax(imin(TILE, g->src_c - from), 0);
         if (count < TILE) memset(kernels[half], 0, sizeof kernels[half]);
@@ -293,11 +293,10 @@ static void pack_unit(const pack_job *j, int64_t panel, int64_t c, char *u) {
             (g->spread ? spread_kernels : strided_kernels)(g, j->weights, first, n, from, count,
                                                            kernels[half]);
     }
-    for (int64_t i = 0; i < TILE; i++) {
-        for (int half = 0; half < 2; half++)
-            transform_kernels(g, kernels[half] + i * 9 * NR, points[half], NR);
-        conv_thirds_kernels(points[0], points[1], WEIGHTS, i, u + c / SPLIT_BLOCK * THIRDS_BYTES,
-                            weight_stride(g));
+    for (int64_t i = 0; i < TILE; i += THIRDS_ROWS) {
+        for (int k = 0; k < 2 * THIRDS_ROWS; k++)
+            transform_kernels(g, kernels[k % 2] + (i + k / 2) * 9 * NR, points[k / 2][k % 2], NR);
+        conv_thirds_kernels(points[0][0], WEIGHTS, i, u + c / SPLIT_BLOCK * THIRDS_BYTES, weight_stride(g));
     }
 }
 
