@@ -156,8 +156,8 @@ typedef int32_t dm_conv_algorithm;
 #define DM_CONV_AUTO                                                                                         \
     0 /**< whichever is faster for a layer's sizes. On processors with AMX_BF16, inference and the gradients \
          of training also take factors as sums of two numbers in bf16 and add up three products of these in  \
-         f32: errors of about 5e-6 of a result's root mean square, like Winograd's; Winograd's               \
-         products in training's forward pass take them as sums of three, which hold all bits of f32 */
+         f32: errors of about 5e-6 of a result's root mean square, like Winograd's; training's               \
+         forward pass takes them as sums of three, which hold all bits of f32, and adds up six products */
 #define DM_CONV_DIRECT 1 /**< the defining sums everywhere: the more exact and slower way */
 #define DM_CONV_WINOGRAD                                                                                     \
     2 /**< Winograd's minimal filtering (Lavin and Gray 2016) for every 3x3 convolution of stride 1,         \

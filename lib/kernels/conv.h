@@ -14,7 +14,7 @@ enum { DMI_CONV_FORWARD = 0, DMI_CONV_BACKWARD_DATA = 1, DMI_CONV_BACKWARD_WEIGH
 
 /* Products of factors split into two err by 5e-6 (root mean square). What a gradient is taken of has to be
  * closer: where a ReLU's sum is near 0, an error of the forward pass turns its gradient on or off. With
- * GRADIENTS it is Winograd's algorithm, whose factors are split into three without a loss. */
+ * GRADIENTS forward splits factors into three, without a loss, Winograd's included. */
 enum { DMI_SPLIT_NONE = 0, DMI_SPLIT_GRADIENTS = 1, DMI_SPLIT_ALL = 2 };
 
 typedef struct dmi_conv {

@@ -312,6 +312,8 @@ static void test_split_products(void **state) {
             c.split_products = DMI_SPLIT_ALL;
             c.batch = 3;
             check_conv(table_of(DMI_ISA_AVX512), contexts[(i + j) % 2], &c);
+            c.split_products = DMI_SPLIT_GRADIENTS;
+            check_conv(table_of(DMI_ISA_AVX512), contexts[(i + j + 1) % 2], &c);
         }
 }
 

@@ -33,17 +33,22 @@ static int stride2_saves(const dmi_conv *conv) {
     return 10 * conv_winograd_points(h) * conv_winograd_points(w) <= 7 * 9 * h * w;
 }
 
+/* 0, or into how many parts factors are split. Forward with exact products: all but what Winograd's algorithm
+ * does in fewer. */
 static int split_fits(const dmi_conv *conv, int direction) {
-    const int wanted = direction == DMI_CONV_FORWARD ? DMI_SPLIT_ALL : DMI_SPLIT_GRADIENTS;
-    return CONV_HAVE_SPLIT && conv->split_products >= wanted && conv->algorithm == DMI_CONV_AUTO &&
-           conv->groups == 1 && imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
-           imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) >= SPLIT_MIN_PIXELS;
+    const int fits = CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE &&
+                     conv->algorithm == DMI_CONV_AUTO && conv->groups == 1 &&
+                     imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
+                     imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) >= SPLIT_MIN_PIXELS;
+    if (!fits) return 0;
+    if (direction != DMI_CONV_FORWARD || conv->split_products == DMI_SPLIT_ALL) return 2;
+    return kind_that_fits(conv) == WINOGRAD_STRIDE1 ? 0 : 3;
 }
 
 static int thirds_fit(const dmi_conv *conv) {
     return CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE && conv->algorithm == DMI_CONV_AUTO &&
            imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
-           imin(imax(conv->in_h, conv->out_h), imax(conv->in_w, conv->out_w)) >= THIRDS_MIN_SIDE;
+           imin(conv->in_h, conv->in_w) >= THIRDS_MIN_SIDE;
 }
 
 int conv_winograd_kind(const dmi_conv *conv) {
@@ -114,7 +119,7 @@ gather conv_gather(const dmi_conv *conv, int direction) {
     g.flat = !g.split && g.taps == 1 && stride1 && conv->pad_h == 0 && conv->pad_w == 0 && src_h == dst_h &&
              src_w == dst_w;
     g.winograd = g.split ? WINOGRAD_NONE : conv_winograd_kind(conv);
-    g.thirds = g.winograd && thirds_fit(conv);
+    g.thirds = g.winograd == WINOGRAD_STRIDE1 && thirds_fit(conv);
     const int products = !g.split && products_fit(conv, &g);
     if (products && g.winograd == WINOGRAD_STRIDE2 && conv->algorithm != DMI_CONV_WINOGRAD)
         g.winograd = WINOGRAD_NONE;

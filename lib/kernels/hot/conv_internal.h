@@ -90,7 +90,7 @@ typedef struct gather {
     int32_t spread;
     int32_t flat;     /* a matrix product: the batch is folded into y */
     int32_t winograd; /* WINOGRAD_* */
-    int32_t split;    /* products of split factors; conv_split.h */
+    int32_t split;    /* products of factors split into so many parts, 0: none; conv_split.h */
     int32_t thirds;   /* winograd: products of factors split into three; conv_thirds.h */
     int32_t dot;      /* few output channels: scalar products */
     int32_t src_bf16, dst_bf16;

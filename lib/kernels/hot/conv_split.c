@@ -1,6 +1,6 @@
 /* Gathers by products of split factors, conv_split.h: a block is some images, or a band of rows of one, times
- * some weight panels. Its source is copied into planes of high and low parts, 32 channels to 16 words (the
- * n-th is of channels n and n + 16), from which tiles of 16 pixels are loaded in place for each tap:
+ * some weight panels. Its source is copied into planes of its parts, 32 channels to 16 words (the n-th is of
+ * channels n and n + 16), from which tiles of 16 pixels are loaded in place for each tap:
  *     sums[32 pixels][32 channels] = sum over taps and blocks of 32 channels, then through the epilogue. */
 #include "kernels/hot/conv_split.h"
 #include "kernels/hot/conv_transpose.h"
@@ -8,7 +8,7 @@
 #if CONV_HAVE_SPLIT
 
 enum {
-    UNIT_BYTES = 4 * TILE_BYTES /* of weights: 32 x 32, high parts and low parts */,
+    PART_BYTES = 2 * TILE_BYTES, /* of weights: 32 x 32, one part */
     MIN_PIXELS = 64,
     COPY_BYTES = 192 * 1024
 };
@@ -17,8 +17,9 @@ typedef struct plan {
     int64_t images, groups; /* of a block, blocks of the batch */
     int64_t rows, bands;    /* of q in a block, blocks of an image */
     int64_t panel_parts;
-    int64_t units;     /* blocks of 32 source channels */
-    int64_t low, unit; /* bytes from a high part to its low part, 0: there are none; and to the next unit's */
+    int64_t units;      /* blocks of 32 source channels */
+    int64_t parts;      /* of a number of the source */
+    int64_t part, unit; /* bytes from one part to the next, and to the next unit's */
     int64_t most_tiles; /* of a phase */
     planes planes;
 } plan;
@@ -51,8 +52,17 @@ typedef struct job {
     int32_t adds_to_dst;
 } job;
 
+/* Of weights: 32 x 32. */
+static int64_t unit_bytes(const gather *g) {
+    return g->split * PART_BYTES;
+}
+
+static int64_t source_parts(const gather *g) {
+    return g->src_bf16 ? 1 : g->split;
+}
+
 static int64_t copy_bytes(const gather *g, const planes *n) {
-    return n->entries * ceil_div(g->src_c, SPLIT_BLOCK) * 64 * (g->src_bf16 ? 1 : 2);
+    return n->entries * ceil_div(g->src_c, SPLIT_BLOCK) * 64 * source_parts(g);
 }
 
 static int fits(const gather *g, int64_t rows, int64_t images) {
@@ -107,8 +117,9 @@ static plan make_plan(const gather *g, int32_t workers) {
     p.bands = ceil_div(g->y.count, p.rows);
     p.panel_parts = workers < 2 ? 1 : imin(g->panels, ceil_div(wanted, p.groups * p.bands));
     p.planes = make_planes(&g->y, &g->x, p.rows, p.images);
-    p.low = g->src_bf16 ? 0 : p.planes.entries * 64;
-    p.unit = p.planes.entries * (g->src_bf16 ? 64 : 128);
+    p.parts = source_parts(g);
+    p.part = p.planes.entries * 64;
+    p.unit = p.part * p.parts;
     p.most_tiles = ceil_div(p.rows * p.planes.pitch * p.images, SPLIT_BLOCK) + p.rows;
     return p;
 }
@@ -183,21 +194,29 @@ static void find_phases(job *j, const char *packed) {
             f->packed = packed;
             find_taps(j, ry, rx, f);
             find_pixels(j, ry, rx, f);
-            packed += g->panels * f->taps * j->p.units * UNIT_BYTES;
+            packed += g->panels * f->taps * j->p.units * unit_bytes(g);
         }
 }
 
 /* ---- the copy ---- */
 
 static void clear_pixel(const plan *p, char *out) {
-    const int64_t parts = p->units * (p->low ? 2 : 1);
-    for (int64_t i = 0; i < parts; i++) memset(out + i * p->planes.entries * 64, 0, 64);
+    for (int64_t i = 0; i < p->units * p->parts; i++) memset(out + i * p->part, 0, 64);
 }
 
-DMI_INLINE void copy_pixel(int bf16, const job *j, int64_t image, int64_t pixel, char *out) {
+DMI_INLINE void store_parts(int parts, vf a, vf b, char *out, int64_t step) {
+    if (parts == 3)
+        store_thirds(a, b, out, step);
+    else
+        store_words(a, b, out, parts == 2 ? step : 0);
+}
+
+/* `parts` is a constant where this is inlined; 1: the source is bf16. */
+DMI_INLINE void copy_pixel(int parts, const job *j, int64_t image, int64_t pixel, char *out) {
     const gather *g = j->g;
     const plan *p = &j->p;
-    const int64_t channels = g->src_c, low = bf16 ? 0 : p->low;
+    const int64_t channels = g->src_c;
+    const int bf16 = parts == 1;
     int64_t c = 0;
     if (pixel < 0) {
         clear_pixel(p, out);
@@ -205,18 +224,22 @@ DMI_INLINE void copy_pixel(int bf16, const job *j, int64_t image, int64_t pixel,
     }
     const void *from = stored_at(bf16, j->src, (image * g->y.src * g->x.src + pixel) * j->ld_src);
     for (; c + SPLIT_BLOCK <= channels; c += SPLIT_BLOCK, out += p->unit)
-        store_words(vget(bf16, 1, from, c, W), vget(bf16, 1, from, c + W, W), out, low);
+        store_parts(parts, vget(bf16, 1, from, c, W), vget(bf16, 1, from, c + W, W), out, p->part);
     if (c < channels)
-        store_words(vget(bf16, 0, from, c, channels - c), vget(bf16, 0, from, c + W, channels - c - W), out,
-                    low);
-}
-
-static void copy_f32(const void *j, int64_t image, int64_t pixel, char *out) {
-    copy_pixel(0, (const job *)j, image, pixel, out);
+        store_parts(parts, vget(bf16, 0, from, c, channels - c), vget(bf16, 0, from, c + W, channels - c - W),
+                    out, p->part);
 }
 
 static void copy_bf16(const void *j, int64_t image, int64_t pixel, char *out) {
     copy_pixel(1, (const job *)j, image, pixel, out);
+}
+
+static void copy_halves(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pixel(2, (const job *)j, image, pixel, out);
+}
+
+static void copy_thirds(const void *j, int64_t image, int64_t pixel, char *out) {
+    copy_pixel(3, (const job *)j, image, pixel, out);
 }
 
 /* Rows from q0 on of `images` images, for the kernel. */
@@ -225,10 +248,12 @@ static void copy_planes(const job *j, int64_t image, int64_t images, int64_t q0,
     const planes *n = &j->p.planes;
     const int64_t last = n->y * n->x * n->height * n->pitch * n->lanes;
     for (int64_t i = 0; i < images; i++)
-        if (g->src_bf16)
+        if (j->p.parts == 1)
             copy_lane(n, &g->y, &g->x, q0, copy_bf16, j, image + i, out + i * 64);
+        else if (j->p.parts == 2)
+            copy_lane(n, &g->y, &g->x, q0, copy_halves, j, image + i, out + i * 64);
         else
-            copy_lane(n, &g->y, &g->x, q0, copy_f32, j, image + i, out + i * 64);
+            copy_lane(n, &g->y, &g->x, q0, copy_thirds, j, image + i, out + i * 64);
     for (int64_t i = 0; i < n->shared * n->lanes; i++) clear_pixel(&j->p, out + (last + i) * 64);
 }
 
@@ -237,10 +262,11 @@ static void copy_planes(const job *j, int64_t image, int64_t images, int64_t q0,
 typedef struct factors {
     const char *a, *w;
     const int64_t *tap;
-    int64_t taps, units, unit, low;
+    int64_t taps, units, unit, part;
+    int64_t parts;
 } factors;
 
-/* Rows are pixels, columns channels. */
+/* One part: rows are pixels, columns channels. */
 TILES DMI_INLINE void load_pixels(int rows, const char *a) {
     _tile_loadd(4, a, 64);
     if (rows > 1) _tile_loadd(5, a + TILE * 64, 64);
@@ -251,23 +277,40 @@ TILES DMI_INLINE void load_weights(int columns, const char *w) {
     if (columns > 1) _tile_loadd(7, w + TILE_BYTES, 64);
 }
 
-/* sums[32][32] of one or two tiles of pixels and of channels. Of the three products neighbours share a
- * factor, so that four pairs of tiles are loaded and not six. */
-TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f, real *sums) {
+/* The products of the parts of pixels and of weights, small ones first, in such an order that neighbours
+ * share a factor and not every one is loaded. */
+TILES DMI_INLINE void multiply_parts(int rows, int columns, int parts, int of_weights, const char *a,
+                                     int64_t part, const char *w) {
+    load_pixels(rows, a);
+    if (of_weights == 3) {
+        load_weights(columns, w + 2 * PART_BYTES);
+        add_products(rows, columns);
+    }
+    load_weights(columns, w + PART_BYTES);
+    add_products(rows, columns);
+    if (parts == 3) {
+        load_pixels(rows, a + part);
+        add_products(rows, columns);
+    }
+    load_weights(columns, w);
+    add_products(rows, columns);
+    if (parts == 1) return;
+    load_pixels(rows, a + (parts == 3 ? 2 * part : part));
+    add_products(rows, columns);
+    if (parts == 2) return;
+    load_pixels(rows, a);
+    add_products(rows, columns);
+}
+
+/* sums[32][32] of one or two tiles of pixels and of channels; all but `f` and `sums` are constants where this
+ * is inlined. */
+TILES DMI_INLINE void multiply(int rows, int columns, int parts, int of_weights, const factors *f,
+                               real *sums) {
     const char *w = f->w;
     clear_sums(rows, columns);
     for (int64_t i = 0; i < f->units; i++)
-        for (int64_t t = 0; t < f->taps; t++, w += UNIT_BYTES) {
-            const char *a = f->a + i * f->unit + f->tap[t];
-            load_pixels(rows, a);
-            load_weights(columns, w + 2 * TILE_BYTES);
-            add_products(rows, columns);
-            load_weights(columns, w);
-            add_products(rows, columns);
-            if (!low) continue;
-            load_pixels(rows, a + f->low);
-            add_products(rows, columns);
-        }
+        for (int64_t t = 0; t < f->taps; t++, w += of_weights * PART_BYTES)
+            multiply_parts(rows, columns, parts, of_weights, f->a + i * f->unit + f->tap[t], f->part, w);
     _tile_stored(0, sums, NR * 4);
     if (columns > 1) _tile_stored(1, sums + TILE, NR * 4);
     if (rows > 1) _tile_stored(2, sums + TILE * NR, NR * 4);
@@ -275,12 +318,16 @@ TILES DMI_INLINE void multiply(int rows, int columns, int low, const factors *f,
 }
 
 #define DEFINE_MULTIPLY(ROWS, COLUMNS)                                                                       \
-    TILES static void multiply_##ROWS##COLUMNS(const factors *f, real *sums) {                               \
+    TILES static void multiply_##ROWS##COLUMNS(const factors *f, int64_t of_weights, real *sums) {           \
         SETTLE_MEMORY();                                                                                     \
-        if (f->low)                                                                                          \
-            multiply(ROWS, COLUMNS, 1, f, sums);                                                             \
+        if (of_weights == 2 && f->parts == 1)                                                                \
+            multiply(ROWS, COLUMNS, 1, 2, f, sums);                                                          \
+        else if (of_weights == 2)                                                                            \
+            multiply(ROWS, COLUMNS, 2, 2, f, sums);                                                          \
+        else if (f->parts == 1)                                                                              \
+            multiply(ROWS, COLUMNS, 1, 3, f, sums);                                                          \
         else                                                                                                 \
-            multiply(ROWS, COLUMNS, 0, f, sums);                                                             \
+            multiply(ROWS, COLUMNS, 3, 3, f, sums);                                                          \
         SETTLE_MEMORY();                                                                                     \
     }
 
@@ -289,7 +336,7 @@ DEFINE_MULTIPLY(1, 2)
 DEFINE_MULTIPLY(2, 1)
 DEFINE_MULTIPLY(2, 2)
 
-typedef void (*multiply_fn)(const factors *f, real *sums);
+typedef void (*multiply_fn)(const factors *f, int64_t of_weights, real *sums);
 static const multiply_fn multiply_table[2][2] = {{multiply_11, multiply_12}, {multiply_21, multiply_22}};
 
 /* ---- blocks ---- */
@@ -351,9 +398,14 @@ static void run_phase(const job *j, const phase *f, const char *copy, int64_t ro
                       int64_t part, target *to) {
     const gather *g = j->g;
     const plan *p = &j->p;
-    const int64_t panel_bytes = f->taps * p->units * UNIT_BYTES;
+    const int64_t panel_bytes = f->taps * p->units * unit_bytes(g);
     const int64_t end = ((rows - 1) * p->planes.pitch + f->width) * p->planes.lanes;
-    factors from = {.tap = f->tap, .taps = f->taps, .units = p->units, .unit = p->unit, .low = p->low};
+    factors from = {.tap = f->tap,
+                    .taps = f->taps,
+                    .units = p->units,
+                    .unit = p->unit,
+                    .part = p->part,
+                    .parts = p->parts};
     real sums[SPLIT_BLOCK * NR] __attribute__((aligned(DMI_ALIGNMENT)));
     if (f->taps == 0) memset(sums, 0, sizeof sums);
     for (int64_t panel = g->panels * part / p->panel_parts; panel < g->panels * (part + 1) / p->panel_parts;
@@ -364,7 +416,7 @@ static void run_phase(const job *j, const phase *f, const char *copy, int64_t ro
         for (int64_t i = 0; i < f->tiles && f->tile[i].entry < end; i++) {
             const int64_t count = imin(f->tile[i].count, end - f->tile[i].entry);
             from.a = copy + f->tile[i].entry * 64;
-            if (f->taps > 0) multiply_table[count > TILE][to->n > TILE](&from, sums);
+            if (f->taps > 0) multiply_table[count > TILE][to->n > TILE](&from, g->split, sums);
             finish(sums, f->pixel + i * SPLIT_BLOCK, f->lane + i * SPLIT_BLOCK, count, limit, to);
         }
     }
@@ -416,8 +468,8 @@ void conv_split(dm_context *context, const gather *g, const void *src, int64_t l
     dmi_parallel(context, j.p.groups * j.p.bands * j.p.panel_parts, run_block, &j);
 }
 
-/* ---- weights: [phase][panel][unit of 32 source channels][tap of the phase][high 0..15, high 16..31, low
- * 0..15, low 16..31 of 32 destination channels], tiles of [source channel n and n + 16][channel] ---- */
+/* ---- weights: [phase][panel][unit of 32 source channels][tap of the phase][part][0..15, 16..31 of 32
+ * destination channels], tiles of [source channel n and n + 16][channel] ---- */
 
 typedef struct pack_job {
     const gather *g;
@@ -439,9 +491,12 @@ static void read_block(const real *from, int64_t src_step, int64_t dst_step, int
         for (int64_t k = 0; k < n; k++) b->column[c / TILE][c % TILE][k] = from[c * src_step + k * dst_step];
 }
 
-static void write_block(const weight_block *b, char *out) {
+static void write_block(int64_t parts, const weight_block *b, char *out) {
     for (int i = 0; i < TILE; i++, out += 64)
-        store_words(vload(b->column[0][i]), vload(b->column[1][i]), out, 2 * TILE_BYTES);
+        if (parts == 3)
+            store_thirds(vload(b->column[0][i]), vload(b->column[1][i]), out, PART_BYTES);
+        else
+            store_words(vload(b->column[0][i]), vload(b->column[1][i]), out, PART_BYTES);
 }
 
 /* Nine taps of 16 destination channels and up to 32 source channels, all that exist. */
@@ -489,16 +544,16 @@ static void pack_unit(const pack_job *j, int64_t panel, int64_t half, int64_t un
                 if (!axis_tap(&g->y, g->spread, ry, t / g->x.kernel, &unused) ||
                     !axis_tap(&g->x, g->spread, rx, t % g->x.kernel, &unused))
                     continue;
-                char *out =
-                    phase_start + ((panel * units + unit) * count + done++) * UNIT_BYTES + half * TILE_BYTES;
+                char *out = phase_start + ((panel * units + unit) * count + done++) * unit_bytes(g) +
+                            half * TILE_BYTES;
                 if (!nines && n > 0)
                     read_block(j->weights + t + unit * SPLIT_BLOCK * src_step + first * dst_step, src_step,
                                dst_step, sources, n, &block);
                 else if (n <= 0)
                     memset(&block, 0, sizeof block);
-                write_block(nines ? nine + t : &block, out);
+                write_block(g->split, nines ? nine + t : &block, out);
             }
-            phase_start += g->panels * count * units * UNIT_BYTES;
+            phase_start += g->panels * count * units * unit_bytes(g);
         }
 }
 
@@ -510,7 +565,7 @@ static void pack_panel(void *arg, int64_t block, int32_t worker) {
 }
 
 int64_t conv_split_pack_size(const gather *g) {
-    return g->panels * g->taps * ceil_div(g->src_c, SPLIT_BLOCK) * UNIT_BYTES;
+    return g->panels * g->taps * ceil_div(g->src_c, SPLIT_BLOCK) * unit_bytes(g);
 }
 
 void conv_split_pack(dm_context *context, const gather *g, const real *weights, void *packed) {

@@ -2,22 +2,7 @@
 
 #if CONV_HAVE_SPLIT
 
-enum { PARTS = 3, PART_BYTES = 2 * TILE_BYTES };
-
-/* Stores the parts of 16 words, a's in the lower and b's in the upper halves; 8 bits are taken off a number
- * without an error, and what is left of NaN or infinity is NaN. */
-DMI_INLINE void store_thirds(vf a, vf b, char *out, int64_t step) {
-    const __m512i mask = _mm512_set1_epi32((int)0xFFFF0000);
-    __m512 x = (__m512)a, y = (__m512)b;
-    UNROLL_ROWS
-    for (int part = 0; part < PARTS; part++, out += step) {
-        const __m512i i = _mm512_castps_si512(x), j = _mm512_castps_si512(y);
-        _mm512_storeu_si512(out, join_halves(i, j));
-        if (part == PARTS - 1) break;
-        x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(i, mask)));
-        y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(j, mask)));
-    }
-}
+enum { PART_BYTES = 2 * TILE_BYTES };
 
 /* `rows` rows of a to [unit][part][32 rows]. */
 DMI_INLINE void cut_rows(const real *a, int64_t ld, int64_t rows, int64_t depth, char *out) {

@@ -1,8 +1,8 @@
 /* Winograd's products at f32's own accuracy by AMX_BF16. The transforms would enlarge the errors of factors
  * split into two (conv_split.h), so here a factor is the sum of three numbers in bf16, cut off and not
  * rounded: 8 bits each, which are all 24 of f32. Of the nine products those six are computed that are not
- * below 2^-24: a b = a0 b0 + (a0 b1 + a1 b0) + (a0 b2 + a1 b1 + a2 b0), at 16 times the rate of f32 a factor
- * of 2.7, of which cutting up a takes a part. */
+ * below 2^-24: a b = a0 b0 + (a0 b1 + a1 b0) + (a0 b2 + a1 b1 + a2 b0). Cutting up a takes a part of what
+ * that gains. */
 #ifndef DMI_CONV_THIRDS_H
 #define DMI_CONV_THIRDS_H
 
