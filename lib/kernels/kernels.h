@@ -104,7 +104,8 @@ typedef struct DMI_R(dmi_kernels) {
     void (*group_norm_forward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const void *x,
                                const void *residual, void *y, real *mean_rstd, void *scratch);
     /* dx, dresidual, dmodulation = or +=; dgamma, dbeta +=; NULL parts are left out. Overwrites dy, by what
-     * is also the residual's gradient: dresidual may be dy. Without accumulation dx may be x. */
+     * is also the residual's gradient: dresidual may be dy. Without accumulation dx may be x. y may be NULL
+     * with a ReLU and no residual: that is faster, and dy stays. */
     void (*group_norm_backward)(dm_context *context, const struct DMI_R(dmi_group_norm) * norm, const void *x,
                                 const void *y, const real *mean_rstd, real *dy, real *dx, int accumulate_dx,
                                 real *dresidual, int accumulate_dresidual, real *dgamma, real *dbeta,

@@ -346,6 +346,24 @@ typedef struct norm_run {
     float *saved, *dx, *dresidual, *dgamma, *dbeta;
 } norm_run;
 
+/* Without its output a ReLU's gradient has the same bits, and dy is only read. */
+static void check_without_output(const dmi_kernels_f32 *k, dm_context *context,
+                                 const dmi_group_norm_f32 *norm, const void *x, const map *dy,
+                                 const norm_run *with, void *scratch) {
+    const size_t n = (size_t)(NORM_BATCH * NORM_PIXELS * norm->c), c = (size_t)norm->c;
+    float *copy = allocate((int64_t)n, sizeof(float)), *dx = allocate((int64_t)n, sizeof(float));
+    float *dgamma = calloc(c, sizeof(float)), *dbeta = calloc(c, sizeof(float));
+    memcpy(copy, dy->wide, n * sizeof(float));
+    k->group_norm_backward(context, norm, x, NULL, with->saved, copy, dx, 0, NULL, 0, dgamma, dbeta, NULL, 0,
+                           scratch);
+    assert_memory_equal(copy, dy->wide, n * sizeof(float));
+    assert_memory_equal(dx, with->dx, n * sizeof(float));
+    assert_memory_equal(dgamma, with->dgamma, c * sizeof(float));
+    assert_memory_equal(dbeta, with->dbeta, c * sizeof(float));
+    float *const all[] = {copy, dx, dgamma, dbeta};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
 static norm_run run_norm(const dmi_kernels_f32 *k, dm_context *context, int32_t c, int32_t bf16,
                          int32_t activation, const map *x, const map *residual, const map *dy) {
     const int64_t n = NORM_BATCH * NORM_PIXELS * c;
@@ -378,6 +396,7 @@ static norm_run run_norm(const dmi_kernels_f32 *k, dm_context *context, int32_t 
     k->group_norm_forward(context, &norm, in_x, in, y, r.saved, scratch);
     k->group_norm_backward(context, &norm, in_x, y, r.saved, dy_copy, r.dx, 0, r.dresidual, 0, r.dgamma,
                            r.dbeta, NULL, 0, scratch);
+    if (activation == DMI_ACT_RELU && !in) check_without_output(k, context, &norm, in_x, dy, &r, scratch);
     free(gamma);
     free(dy_copy);
     free(scratch);

@@ -50,8 +50,8 @@ static void forward(const dmi_call *call) {
 static void backward(const dmi_call *call) {
     const DMI_R(dmi_kernels) *k = call->kernels;
     const DMI_R(dmi_group_norm) norm = norm_of(call);
-    k->group_norm_backward(call->context, &norm, call->in[0], call->out, call->saved, call->dout,
-                           call->din[0], call->accumulate[0], call->din[1], call->accumulate[1],
+    k->group_norm_backward(call->context, &norm, call->in[0], call->in[1] ? call->out : NULL, call->saved,
+                           call->dout, call->din[0], call->accumulate[0], call->din[1], call->accumulate[1],
                            call->dparam[0], call->dparam[1], call->din[2], call->accumulate[2],
                            call->scratch);
 }

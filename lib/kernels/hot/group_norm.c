@@ -269,6 +269,10 @@ void DMI_K(dmi_group_norm_forward)(dm_context *context, const DMI_R(dmi_group_no
     dmi_parallel(context, norm->batch, forward_image, &job);
 }
 
+/* A ReLU of the norm alone: what it let through follows from x, and dy is masked where it is read, so that
+ * neither y is read nor dy written. */
+enum { MASKED = -1 };
+
 /* First pass of backward over n pixels: dy becomes dz, run1 and run2 the sums of dz and dz x_hat. */
 INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm,
                          const void *x, const void *y, real *dy, int64_t n, int64_t i, int32_t activation) {
@@ -280,17 +284,18 @@ INLINE void gradient_run(int whole, int bf16, const channel_work *w, const DMI_R
         const int64_t at = p * c + i;
         const vf at_x = vget(bf16 & DMI_BF16_IN0, whole, x, p * x_ld + i, lanes);
         fetch(bf16 & DMI_BF16_IN0, x, (p + AHEAD) * x_ld, i, 0);
-        fetch(0, dy, (p + AHEAD) * c, i, activation != DMI_ACT_NONE);
+        fetch(0, dy, (p + AHEAD) * c, i, activation != DMI_ACT_NONE && activation != MASKED);
         const vf d = at_x - k.mean;
         vf dz = vload_lanes(whole, dy + at, lanes);
         if (activation == DMI_ACT_RELU) fetch(bf16 & DMI_BF16_OUT, y, (p + AHEAD) * y_ld, i, 0);
         if (activation == DMI_ACT_RELU)
             dz = vpositive(vget(bf16 & DMI_BF16_OUT, whole, y, p * y_ld + i, lanes), dz);
+        if (activation == MASKED) dz = vpositive(vfma(d, scale, beta), dz);
         if (activation == DMI_ACT_SILU) {
             const vf z = vfma(d, scale, beta), s = vsigmoid(z);
             dz *= s * vfma(-s, z, 1 + z);
         }
-        if (activation != DMI_ACT_NONE) vstore_lanes(whole, dy + at, dz, lanes);
+        if (activation != DMI_ACT_NONE && activation != MASKED) vstore_lanes(whole, dy + at, dz, lanes);
         sum1 += dz;
         sum2 = vfma(dz, d, sum2);
     }
@@ -309,7 +314,7 @@ INLINE void sum_gradients(int bf16, const channel_work *w, const DMI_R(dmi_group
         for (int64_t i = 0; i < whole; i += W) gradient_run(1, bf16, w, norm, x, y, dy, n, i, activation);
         if (whole < c) gradient_run(0, bf16, w, norm, x, y, dy, n, whole, activation);
         x = stored_at(bf16 & DMI_BF16_IN0, x, RUN * norm->x_ld);
-        y = stored_at(bf16 & DMI_BF16_OUT, y, RUN * norm->y_ld);
+        if (y) y = stored_at(bf16 & DMI_BF16_OUT, y, RUN * norm->y_ld);
         dy += RUN * c;
         for (int64_t i = 0; i < c; i++) {
             sum1[i] += (double)run1[i];
@@ -320,7 +325,9 @@ INLINE void sum_gradients(int bf16, const channel_work *w, const DMI_R(dmi_group
 
 INLINE void sum_stored(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
                        const void *y, real *dy) {
-    if (norm->activation == DMI_ACT_RELU)
+    if (norm->activation == DMI_ACT_RELU && !y)
+        sum_gradients(bf16, w, norm, x, y, dy, MASKED);
+    else if (norm->activation == DMI_ACT_RELU)
         sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_RELU);
     else if (norm->activation == DMI_ACT_SILU)
         sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_SILU);
@@ -328,36 +335,40 @@ INLINE void sum_stored(int bf16, const channel_work *w, const DMI_R(dmi_group_no
         sum_gradients(bf16, w, norm, x, y, dy, DMI_ACT_NONE);
 }
 
-/* Second pass; dy holds dz, run1 and run2 rstd times the group means of u and u x_hat. */
-INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x, int64_t x_ld, const real *dz,
-                      real *dx, int64_t n, int64_t c, int64_t i, int64_t ahead, int accumulate) {
+/* Second pass; dy holds dz unless it is `masked`, run1 and run2 rstd times the group means of u and u x_hat.
+ */
+INLINE void input_run(int whole, int bf16, const channel_work *w, const void *x, int64_t x_ld, const real *dy,
+                      real *dx, int64_t n, int64_t c, int64_t i, int64_t ahead, int masked, int accumulate) {
     const int64_t lanes = c - i;
     const column k = load_column(whole, w, i, lanes);
     const vf m2 = vload_lanes(whole, w->run2 + i, lanes) * k.rstd;
     const vf m1 = vload_lanes(whole, w->run1 + i, lanes) - k.rest * m2, scale = k.rstd * k.gamma;
+    const vf beta = k.beta - k.rest * scale;
     for (int64_t p = 0; p < n; p++) {
         const int64_t at = p * c + i;
         const vf at_x = vget(bf16, whole, x, p * x_ld + i, lanes) - k.mean;
+        vf dz = vload_lanes(whole, dy + at, lanes);
         fetch(bf16, x, (p + ahead) * x_ld, i, 0);
-        fetch(0, dz, (p + ahead) * c, i, 0);
+        fetch(0, dy, (p + ahead) * c, i, 0);
         if (accumulate) fetch(0, dx, (p + ahead) * c, i, 1);
-        vf d = vfma(-m2, at_x, vfma(vload_lanes(whole, dz + at, lanes), scale, -m1));
+        if (masked) dz = vpositive(vfma(at_x, scale, beta), dz);
+        vf d = vfma(-m2, at_x, vfma(dz, scale, -m1));
         if (accumulate) d += vload_lanes(whole, dx + at, lanes);
         vstore_lanes(whole, dx + at, d, lanes);
     }
 }
 
 INLINE void input_gradient(int bf16, const channel_work *w, const DMI_R(dmi_group_norm) * norm, const void *x,
-                           const real *dz, real *dx, int accumulate) {
+                           const real *dy, real *dx, int masked, int accumulate) {
     const int64_t c = norm->c, pixels = norm->pixels, x_ld = norm->x_ld, whole = c / W * W;
     for (int64_t p = last_run(pixels); p >= 0; p -= RUN) {
         const int64_t n = pixels - p < RUN ? pixels - p : RUN, ahead = second_pass_ahead(pixels, p);
         const void *from = stored_at(bf16, x, p * x_ld);
-        const real *du = dz + p * c;
+        const real *du = dy + p * c;
         real *to = dx + p * c;
         for (int64_t i = 0; i < whole; i += W)
-            input_run(1, bf16, w, from, x_ld, du, to, n, c, i, ahead, accumulate);
-        if (whole < c) input_run(0, bf16, w, from, x_ld, du, to, n, c, whole, ahead, accumulate);
+            input_run(1, bf16, w, from, x_ld, du, to, n, c, i, ahead, masked, accumulate);
+        if (whole < c) input_run(0, bf16, w, from, x_ld, du, to, n, c, whole, ahead, masked, accumulate);
     }
 }
 
@@ -378,7 +389,8 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
     const int64_t c = norm->c, pixels = norm->pixels, first = image * pixels * c;
     const int32_t bf16 = norm->bf16 & (DMI_BF16_IN0 | DMI_BF16_OUT);
     const void *x = stored_at(bf16 & DMI_BF16_IN0, job->x, image * pixels * norm->x_ld);
-    const void *y = stored_at(bf16 & DMI_BF16_OUT, job->y, image * pixels * norm->y_ld);
+    const void *y = job->y ? stored_at(bf16 & DMI_BF16_OUT, job->y, image * pixels * norm->y_ld) : NULL;
+    const int masked = !y && norm->activation == DMI_ACT_RELU;
     real *dy = job->dy + first;
     const channel_work w = work_of(job, image, worker);
     double *sums = job->image_sums + image * 2 * c;
@@ -403,11 +415,13 @@ static void backward_image(void *arg, int64_t image, int32_t worker) {
         w.run2[i] = (real)((double)w.rstd[i] * w.sum2[i]);
     }
     if (bf16 & DMI_BF16_IN0)
-        input_gradient(1, &w, norm, x, dy, job->dx + first, job->accumulate_dx);
+        input_gradient(1, &w, norm, x, dy, job->dx + first, masked, job->accumulate_dx);
     else if (job->accumulate_dx)
-        input_gradient(0, &w, norm, x, dy, job->dx + first, 1);
+        input_gradient(0, &w, norm, x, dy, job->dx + first, masked, 1);
+    else if (masked)
+        input_gradient(0, &w, norm, x, dy, job->dx + first, 1, 0);
     else
-        input_gradient(0, &w, norm, x, dy, job->dx + first, 0);
+        input_gradient(0, &w, norm, x, dy, job->dx + first, 0, 0);
 }
 
 /* From an image's sums, which are the gradients of the gamma and beta that it saw. */
