@@ -155,33 +155,41 @@ typedef struct epilogue_job {
     real *dz, *sums; /* [batch][pixels][c], [batch][c] */
 } epilogue_job;
 
+static void mask_pixel(const epilogue_job *job, int64_t pixel, real *restrict dz) {
+    if (job->y_bf16) {
+        /* as integers, the numbers above zero are 1..infinity */
+        const int16_t *restrict y = (const int16_t *)job->y + pixel * job->y_ld;
+        for (int64_t i = 0; i < job->c; i++) dz[i] = y[i] > 0 && y[i] <= 0x7F80 ? dz[i] : 0;
+    } else {
+        const real *restrict y = (const real *)job->y + pixel * job->y_ld;
+        for (int64_t i = 0; i < job->c; i++) dz[i] = y[i] > 0 ? dz[i] : 0;
+    }
+}
+
+enum { ROWS = 8 }; /* pixels that are added to the sums at once */
+
+static void add_rows(int64_t rows, int64_t c, const real *restrict dz, real *restrict sums) {
+    if (rows == ROWS)
+        for (int64_t i = 0; i < c; i++)
+            sums[i] += ((dz[i] + dz[c + i]) + (dz[2 * c + i] + dz[3 * c + i])) +
+                       ((dz[4 * c + i] + dz[5 * c + i]) + (dz[6 * c + i] + dz[7 * c + i]));
+    else
+        for (int64_t r = 0; r < rows; r++, dz += c)
+            for (int64_t i = 0; i < c; i++) sums[i] += dz[i];
+}
+
 /* One image: mask in place and sum over its pixels. */
 static void epilogue_backward_image(void *arg, int64_t image, int32_t worker) {
     const epilogue_job *job = arg;
-    const int64_t c = job->c;
+    const int64_t c = job->c, first = image * job->pixels;
     real *restrict sums = job->sums + image * c;
     (void)worker;
     memset(sums, 0, (size_t)c * sizeof *sums);
-    for (int64_t p = 0; p < job->pixels; p++) {
-        real *restrict dz = job->dz + (image * job->pixels + p) * c;
-        if (job->y && job->y_bf16) {
-            /* as integers, the numbers above zero are 1..infinity */
-            const int16_t *restrict y = (const int16_t *)job->y + (image * job->pixels + p) * job->y_ld;
-            for (int64_t i = 0; i < c; i++) {
-                const real g = y[i] > 0 && y[i] <= 0x7F80 ? dz[i] : 0;
-                dz[i] = g;
-                sums[i] += g;
-            }
-        } else if (job->y) {
-            const real *restrict y = (const real *)job->y + (image * job->pixels + p) * job->y_ld;
-            for (int64_t i = 0; i < c; i++) {
-                const real g = y[i] > 0 ? dz[i] : 0;
-                dz[i] = g;
-                sums[i] += g;
-            }
-        } else {
-            for (int64_t i = 0; i < c; i++) sums[i] += dz[i];
-        }
+    for (int64_t p = 0; p < job->pixels; p += ROWS) {
+        const int64_t rows = job->pixels - p < ROWS ? job->pixels - p : ROWS;
+        real *dz = job->dz + (first + p) * c;
+        for (int64_t r = 0; job->y && r < rows; r++) mask_pixel(job, first + p + r, dz + r * c);
+        add_rows(rows, c, dz, sums);
     }
 }
 
