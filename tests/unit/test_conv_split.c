@@ -100,8 +100,7 @@ static void not_finite(void **state) {
     }
 }
 
-/* ---- factors split into three, which the forward pass of training has: Winograd's products, and others ----
- */
+/* ---- factors split into three: training's forward pass, Winograd's products and others ---- */
 
 static void check_thirds(dmi_conv c, int64_t extra_ld) {
     c.split_products = DMI_SPLIT_GRADIENTS;
