@@ -33,24 +33,6 @@ static int stride2_saves(const dmi_conv *conv) {
     return 10 * conv_winograd_points(h) * conv_winograd_points(w) <= 7 * 9 * h * w;
 }
 
-/* 0, or into how many parts factors are split. Forward with exact products: all but what Winograd's algorithm
- * does in fewer. */
-static int split_fits(const dmi_conv *conv, int direction) {
-    const int fits = CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE &&
-                     conv->algorithm == DMI_CONV_AUTO && conv->groups == 1 &&
-                     imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
-                     imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) >= SPLIT_MIN_PIXELS;
-    if (!fits) return 0;
-    if (direction != DMI_CONV_FORWARD || conv->split_products == DMI_SPLIT_ALL) return 2;
-    return kind_that_fits(conv) == WINOGRAD_STRIDE1 ? 0 : 3;
-}
-
-static int thirds_fit(const dmi_conv *conv) {
-    return CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE && conv->algorithm == DMI_CONV_AUTO &&
-           imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS &&
-           imin(conv->in_h, conv->in_w) >= THIRDS_MIN_SIDE;
-}
-
 int conv_winograd_kind(const dmi_conv *conv) {
     const int kind = conv->algorithm == DMI_CONV_DIRECT ? WINOGRAD_NONE : kind_that_fits(conv);
     if (kind == WINOGRAD_NONE || conv->algorithm == DMI_CONV_WINOGRAD) return kind;
@@ -60,6 +42,24 @@ int conv_winograd_kind(const dmi_conv *conv) {
     return channels >= WINOGRAD_MIN_CHANNELS && imin(conv->in_h, conv->in_w) >= WINOGRAD_MIN_SIDE
                ? kind
                : WINOGRAD_NONE;
+}
+
+static int may_split(const dmi_conv *conv) {
+    return CONV_HAVE_SPLIT && conv->split_products > DMI_SPLIT_NONE && conv->algorithm == DMI_CONV_AUTO &&
+           conv->groups == 1 && imin(conv->in_c, conv->out_c) >= SPLIT_MIN_CHANNELS;
+}
+
+/* 0, or into how many parts factors are split. Forward with exact products: all but what Winograd's algorithm
+ * of stride 1 does in fewer. */
+static int split_fits(const dmi_conv *conv, int direction) {
+    if (!may_split(conv) || imin(conv->in_h * conv->in_w, conv->out_h * conv->out_w) < SPLIT_MIN_PIXELS)
+        return 0;
+    if (direction != DMI_CONV_FORWARD || conv->split_products == DMI_SPLIT_ALL) return 2;
+    return conv_winograd_kind(conv) == WINOGRAD_STRIDE1 ? 0 : 3;
+}
+
+static int thirds_fit(const dmi_conv *conv) {
+    return may_split(conv) && imin(conv->in_h, conv->in_w) >= THIRDS_MIN_SIDE;
 }
 
 /* As forward: only Winograd's algorithm of stride 1 is faster. */

@@ -7,11 +7,7 @@
 
 #if CONV_HAVE_SPLIT
 
-enum {
-    PART_BYTES = 2 * TILE_BYTES, /* of weights: 32 x 32, one part */
-    MIN_PIXELS = 64,
-    COPY_BYTES = 192 * 1024
-};
+enum { MIN_PIXELS = 64, COPY_BYTES = 192 * 1024 };
 
 typedef struct plan {
     int64_t images, groups; /* of a block, blocks of the batch */
@@ -266,42 +262,6 @@ typedef struct factors {
     int64_t parts;
 } factors;
 
-/* One part: rows are pixels, columns channels. */
-TILES DMI_INLINE void load_pixels(int rows, const char *a) {
-    _tile_loadd(4, a, 64);
-    if (rows > 1) _tile_loadd(5, a + TILE * 64, 64);
-}
-
-TILES DMI_INLINE void load_weights(int columns, const char *w) {
-    _tile_loadd(6, w, 64);
-    if (columns > 1) _tile_loadd(7, w + TILE_BYTES, 64);
-}
-
-/* The products of the parts of pixels and of weights, small ones first, in such an order that neighbours
- * share a factor and not every one is loaded. */
-TILES DMI_INLINE void multiply_parts(int rows, int columns, int parts, int of_weights, const char *a,
-                                     int64_t part, const char *w) {
-    load_pixels(rows, a);
-    if (of_weights == 3) {
-        load_weights(columns, w + 2 * PART_BYTES);
-        add_products(rows, columns);
-    }
-    load_weights(columns, w + PART_BYTES);
-    add_products(rows, columns);
-    if (parts == 3) {
-        load_pixels(rows, a + part);
-        add_products(rows, columns);
-    }
-    load_weights(columns, w);
-    add_products(rows, columns);
-    if (parts == 1) return;
-    load_pixels(rows, a + (parts == 3 ? 2 * part : part));
-    add_products(rows, columns);
-    if (parts == 2) return;
-    load_pixels(rows, a);
-    add_products(rows, columns);
-}
-
 /* sums[32][32] of one or two tiles of pixels and of channels; all but `f` and `sums` are constants where this
  * is inlined. */
 TILES DMI_INLINE void multiply(int rows, int columns, int parts, int of_weights, const factors *f,
@@ -311,10 +271,7 @@ TILES DMI_INLINE void multiply(int rows, int columns, int parts, int of_weights,
     for (int64_t i = 0; i < f->units; i++)
         for (int64_t t = 0; t < f->taps; t++, w += of_weights * PART_BYTES)
             multiply_parts(rows, columns, parts, of_weights, f->a + i * f->unit + f->tap[t], f->part, w);
-    _tile_stored(0, sums, NR * 4);
-    if (columns > 1) _tile_stored(1, sums + TILE, NR * 4);
-    if (rows > 1) _tile_stored(2, sums + TILE * NR, NR * 4);
-    if (rows > 1 && columns > 1) _tile_stored(3, sums + TILE * NR + TILE, NR * 4);
+    store_sums(rows, columns, sums, NR);
 }
 
 #define DEFINE_MULTIPLY(ROWS, COLUMNS)                                                                       \

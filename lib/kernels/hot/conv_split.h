@@ -24,8 +24,9 @@
 enum {
     TILE = 16, /* rows of a tile, words of a row */
     TILE_BYTES = 1024,
-    SPLIT_BLOCK = 32, /* pixels and channels that are multiplied at once */
-    SPLIT_IMAGES = 16 /* images of a copy, at most */
+    PART_BYTES = 2 * TILE_BYTES, /* of weights: 32 x 32, one part */
+    SPLIT_BLOCK = 32,            /* pixels and channels that are multiplied at once */
+    SPLIT_IMAGES = 16            /* images of a copy, at most */
 };
 
 typedef struct planes {
@@ -133,6 +134,49 @@ TILES DMI_INLINE void clear_sums(int rows, int columns) {
     if (columns > 1) _tile_zero(1);
     if (rows > 1) _tile_zero(2);
     if (rows > 1 && columns > 1) _tile_zero(3);
+}
+
+TILES DMI_INLINE void store_sums(int rows, int columns, real *sums, int64_t ld) {
+    _tile_stored(0, sums, ld * 4);
+    if (columns > 1) _tile_stored(1, sums + TILE, ld * 4);
+    if (rows > 1) _tile_stored(2, sums + TILE * ld, ld * 4);
+    if (rows > 1 && columns > 1) _tile_stored(3, sums + TILE * ld + TILE, ld * 4);
+}
+
+/* One part of factors: of 16 or 32 rows, and of weights for 16 or 32 columns. */
+TILES DMI_INLINE void load_rows(int rows, const char *a) {
+    _tile_loadd(4, a, 64);
+    if (rows > 1) _tile_loadd(5, a + TILE * 64, 64);
+}
+
+TILES DMI_INLINE void load_weights(int columns, const char *w) {
+    _tile_loadd(6, w, 64);
+    if (columns > 1) _tile_loadd(7, w + TILE_BYTES, 64);
+}
+
+/* The products of the parts of rows, `part` bytes from each other, and of weights, small ones first, in such
+ * an order that neighbours share a factor and not every one is loaded. */
+TILES DMI_INLINE void multiply_parts(int rows, int columns, int parts, int of_weights, const char *a,
+                                     int64_t part, const char *w) {
+    load_rows(rows, a);
+    if (of_weights == 3) {
+        load_weights(columns, w + 2 * PART_BYTES);
+        add_products(rows, columns);
+    }
+    load_weights(columns, w + PART_BYTES);
+    add_products(rows, columns);
+    if (parts == 3) {
+        load_rows(rows, a + part);
+        add_products(rows, columns);
+    }
+    load_weights(columns, w);
+    add_products(rows, columns);
+    if (parts == 1) return;
+    load_rows(rows, a + (parts == 3 ? 2 * part : part));
+    add_products(rows, columns);
+    if (parts == 2) return;
+    load_rows(rows, a);
+    add_products(rows, columns);
 }
 
 /* The instructions on tiles are not ordered with stores of other variables by the compiler. */

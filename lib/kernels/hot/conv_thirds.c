@@ -2,8 +2,6 @@
 
 #if CONV_HAVE_SPLIT
 
-enum { PART_BYTES = 2 * TILE_BYTES };
-
 /* `rows` rows of a to [unit][part][32 rows]. */
 DMI_INLINE void cut_rows(const real *a, int64_t ld, int64_t rows, int64_t depth, char *out) {
     for (int64_t r = 0; r < rows; r++, a += ld, out += 64) {
@@ -15,40 +13,12 @@ DMI_INLINE void cut_rows(const real *a, int64_t ld, int64_t rows, int64_t depth,
     }
 }
 
-/* One part of a, and one of the weights. */
-TILES DMI_INLINE void load_rows(int rows, const char *a) {
-    _tile_loadd(4, a, 64);
-    if (rows > 1) _tile_loadd(5, a + TILE_BYTES, 64);
-}
-
-TILES DMI_INLINE void load_weights(const char *u) {
-    _tile_loadd(6, u, 64);
-    _tile_loadd(7, u + TILE_BYTES, 64);
-}
-
-/* The small products first, in the order of the weights. */
 TILES DMI_INLINE void multiply(int rows, const char *a, const char *u, int64_t units, real *c, int64_t ld) {
     SETTLE_MEMORY();
     clear_sums(rows, 2);
-    for (int64_t i = 0; i < units; i++, a += THIRDS_BYTES, u += THIRDS_BYTES) {
-        load_rows(rows, a);
-        load_weights(u);
-        add_products(rows, 2);
-        load_weights(u + PART_BYTES);
-        add_products(rows, 2);
-        load_rows(rows, a + PART_BYTES);
-        add_products(rows, 2);
-        load_weights(u + 2 * PART_BYTES);
-        add_products(rows, 2);
-        load_rows(rows, a + 2 * PART_BYTES);
-        add_products(rows, 2);
-        load_rows(rows, a);
-        add_products(rows, 2);
-    }
-    _tile_stored(0, c, ld * 4);
-    _tile_stored(1, c + TILE, ld * 4);
-    if (rows > 1) _tile_stored(2, c + TILE * ld, ld * 4);
-    if (rows > 1) _tile_stored(3, c + TILE * ld + TILE, ld * 4);
+    for (int64_t i = 0; i < units; i++, a += THIRDS_BYTES, u += THIRDS_BYTES)
+        multiply_parts(rows, 2, 3, 3, a, PART_BYTES, u);
+    store_sums(rows, 2, c, ld);
     SETTLE_MEMORY();
 }
 
@@ -98,9 +68,9 @@ void conv_thirds_kernels(const real *points, int64_t weights, int64_t n, char *o
     for (int64_t w = 0; w < weights; w++, points += NR, out += stride) {
         const real *at = points;
         for (int64_t row = 0; row < THIRDS_ROWS; row++, at += 2 * channel) {
-            char *to = out + 2 * PART_BYTES + row * 64;
-            store_thirds(vload(at), vload(at + channel), to, -PART_BYTES);
-            store_thirds(vload(at + W), vload(at + channel + W), to + TILE_BYTES, -PART_BYTES);
+            char *to = out + row * 64;
+            store_thirds(vload(at), vload(at + channel), to, PART_BYTES);
+            store_thirds(vload(at + W), vload(at + channel + W), to + TILE_BYTES, PART_BYTES);
         }
     }
 }
