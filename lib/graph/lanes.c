@@ -216,18 +216,34 @@ typedef struct add_job {
     int64_t count;
 } add_job;
 
+/* sum[0..n) += slots that are `step` apart, in their order. Several at once wait for memory together. */
+static void add_four(float *restrict sum, const float *restrict slots, int64_t step, int64_t n) {
+    const float *b = slots + step, *c = b + step, *d = c + step;
+    for (int64_t i = 0; i < n; i++) sum[i] = sum[i] + slots[i] + b[i] + c[i] + d[i];
+}
+
+static void add_two(float *restrict sum, const float *restrict slots, int64_t step, int64_t n) {
+    const float *b = slots + step;
+    for (int64_t i = 0; i < n; i++) sum[i] = sum[i] + slots[i] + b[i];
+}
+
+static void add_one(float *restrict sum, const float *restrict slots, int64_t n) {
+    for (int64_t i = 0; i < n; i++) sum[i] += slots[i];
+}
+
 /* Clears what it adds for the next time, as that is in the cache. */
 static void add_task(void *arg, int64_t block, int32_t worker) {
     const add_job *j = arg;
     const int64_t size = j->session->net->flat_size, first = block * ADD_BLOCK;
-    const int64_t end = first + ADD_BLOCK < size ? first + ADD_BLOCK : size;
-    float *sum = j->session->gradients;
+    const int64_t n = first + ADD_BLOCK < size ? ADD_BLOCK : size - first;
+    float *sum = j->session->gradients, *slots = j->session->slots + first;
+    int64_t slot = 0;
     (void)worker;
-    for (int64_t slot = 0; slot < j->count; slot++) {
-        float *from = j->session->slots + slot * size;
-        for (int64_t i = first; i < end; i++) sum[i] += from[i];
-        memset(from + first, 0, (size_t)(end - first) * sizeof *from);
-    }
+    sum += first;
+    for (; slot + 4 <= j->count; slot += 4) add_four(sum, slots + slot * size, size, n);
+    for (; slot + 2 <= j->count; slot += 2) add_two(sum, slots + slot * size, size, n);
+    if (slot < j->count) add_one(sum, slots + slot * size, n);
+    for (slot = 0; slot < j->count; slot++) memset(slots + slot * size, 0, (size_t)n * sizeof *slots);
 }
 
 void dmi_lanes_add(dm_session *s, int64_t count) {

@@ -291,6 +291,42 @@ static void test_pieces(void **state) {
     }
 }
 
+/* The gradients of any number of pieces are added in their order, and cleared; those of others stay. */
+static void test_sums_of_pieces(void **state) {
+    enum { PIECES = 7 };
+    dm_context *context = make_context(PIECES);
+    dm_net *net = make_net(context, 0);
+    const int64_t size = net->flat_size;
+    float *expected = malloc((size_t)size * sizeof(float));
+    dm_session_options options;
+    dm_session *session;
+    (void)state;
+    assert_non_null(expected);
+    dm_session_options_init(&options, sizeof options);
+    options.mode = DM_SESSION_TRAIN;
+    options.batch = PIECES;
+    options.height = options.width = SIDE;
+    assert_int_equal(dmi_session_create_pieces(net, &options, 1, &session), DM_OK);
+    assert_int_equal(session->num_slots, PIECES);
+    float *sum = session->gradients, *slots = session->slots;
+    for (int64_t count = 1; count <= PIECES; count++) {
+        for (int64_t i = 0; i < PIECES * size; i++) slots[i] = images[i % (MOST * PIXELS - 1)];
+        for (int64_t i = 0; i < size; i++) {
+            sum[i] = expected[i] = images[(i + count) % (MOST * PIXELS)];
+            for (int64_t k = 0; k < count; k++) expected[i] += slots[k * size + i];
+        }
+        dmi_lanes_add(session, count);
+        assert_memory_equal(sum, expected, (size_t)size * sizeof(float));
+        for (int64_t i = 0; i < PIECES * size; i++)
+            if (slots[i] != (i < count * size ? 0 : images[i % (MOST * PIXELS - 1)]))
+                fail_msg("%d pieces: number %d is %g", (int)count, (int)i, (double)slots[i]);
+    }
+    free(expected);
+    dm_session_destroy(session);
+    dm_net_destroy(net);
+    dm_context_destroy(context);
+}
+
 static int setup(void **state) {
     dm_rng *rng;
     dm_tensor *all = wrap(images, 4, MOST);
@@ -306,6 +342,6 @@ static int setup(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_large_images),
                                        cmocka_unit_test(test_packing), cmocka_unit_test(test_training),
-                                       cmocka_unit_test(test_pieces)};
+                                       cmocka_unit_test(test_pieces),  cmocka_unit_test(test_sums_of_pieces)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }
