@@ -150,23 +150,6 @@ static inline int64_t axis_phase_count(const axis *a, int64_t r) {
     return r < a->dst ? (a->dst - r - 1) / a->phases + 1 : 0;
 }
 
-/* Asks for rows of n numbers, all at once: who reads them in many small pieces would wait for each. Inlined,
- * for compilers drop calls of what only asks for memory. */
-DMI_INLINE void fetch_rows(const real *from, int64_t rows, int64_t n, int64_t ld) {
-    for (int64_t r = 0; r < rows; r++, from += ld)
-        for (int64_t i = 0; i < n; i += LINE) __builtin_prefetch(from + i, 0, 2);
-}
-
-/* The same of the weights of a panel of destination channels, from channel `first` on, and of `count` source
- * channels from c on, as far as they exist. */
-DMI_INLINE void fetch_weights(const gather *g, const real *weights, int64_t first, int64_t c, int64_t count) {
-    const int64_t n = imin(NR, g->dst_c - first), sources = imin(count, g->src_c - c);
-    if (g->spread)
-        fetch_rows(weights + (c * g->dst_c + first) * g->taps, sources, n * g->taps, g->dst_c * g->taps);
-    else
-        fetch_rows(weights + (first * g->src_c + c) * g->taps, n, sources * g->taps, g->src_c * g->taps);
-}
-
 gather conv_gather(const dmi_conv *conv, int direction);
 int conv_winograd_kind(const dmi_conv *conv);
 /* Whether the gradient for the weights is a sum of products of factors rounded to bf16. */

@@ -518,7 +518,6 @@ static void pack_panel(void *arg, int64_t block, int32_t worker) {
     const pack_job *j = (const pack_job *)arg;
     const int64_t units = ceil_div(j->g->src_c, SPLIT_BLOCK);
     (void)worker;
-    fetch_weights(j->g, j->weights, block / units * NR, block % units * SPLIT_BLOCK, SPLIT_BLOCK);
     for (int64_t half = 0; half < 2; half++) pack_unit(j, block / units, half, block % units);
 }
 

@@ -408,12 +408,10 @@ static void add_square(const plan *p, const real *sums, int64_t rows, int64_t co
 static void add_sums(void *arg, int64_t block, int32_t worker) {
     const job *j = (const job *)arg;
     const plan *p = &j->p;
-    const int64_t b = block / p->a_blocks * SPLIT_BLOCK, a = block % p->a_blocks * SPLIT_BLOCK;
+    const int64_t b = block / p->a_blocks, a = block % p->a_blocks;
     (void)worker;
-    fetch_rows(j->dw + (b * p->a_c + a) * p->taps, imin(SPLIT_BLOCK, p->b_c - b),
-               imin(SPLIT_BLOCK, p->a_c - a) * p->taps, p->a_c * p->taps);
     for (int64_t i = 0; i < 4; i++) {
-        const int64_t k0 = b + i / 2 * TILE, a0 = a + i % 2 * TILE;
+        const int64_t k0 = b * SPLIT_BLOCK + i / 2 * TILE, a0 = a * SPLIT_BLOCK + i % 2 * TILE;
         add_square(p, j->sums + block * p->taps * SUM_REALS + i * TILE * TILE, imin(TILE, p->b_c - k0),
                    imin(TILE, p->a_c - a0), j->dw + (k0 * p->a_c + a0) * p->taps);
     }

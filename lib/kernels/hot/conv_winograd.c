@@ -307,7 +307,6 @@ static void pack_part(void *arg, int64_t block, int32_t worker) {
     const int64_t end = imin(g->src_c, (part + 1) * PACK_CHANNELS);
     char *u = j->u + panel * panel_bytes(g);
     (void)worker;
-    fetch_weights(g, j->weights, panel * NR, part * PACK_CHANNELS, PACK_CHANNELS);
     for (int64_t c = part * PACK_CHANNELS; c < end; c += g->thirds ? SPLIT_BLOCK : W)
         (g->thirds ? pack_unit : pack_channels)(j, panel, c, u);
 }
